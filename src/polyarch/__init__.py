@@ -1,0 +1,1 @@
+"""polyarch: one tag, every architecture."""

@@ -1,0 +1,105 @@
+"""The command line: finds the verb, imports only that verb's module, prints errors, chooses the exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+# verb → (module:attribute, one-line help). A module is imported only when its verb is used.
+VERBS: dict[str, tuple[str, str]] = {
+    "base": ("polyarch.cli.base:base", "Make a multi-platform base image out of Debian packages."),
+    "build": ("polyarch.cli.build:build", "Build a Dockerfile for one or many platforms."),
+    "debug": ("polyarch.cli.debug:debug", "Show what polyarch makes of a Dockerfile or a build."),
+    "doctor": ("polyarch.cli.doctor:doctor", "Say what this machine can do, and what mends the rest."),
+    "images": ("polyarch.cli.images:images", "List the images of the local store."),
+    "imagetools": ("polyarch.cli.imagetools:imagetools", "Inspect and create image indexes."),
+    "load": ("polyarch.cli.images:load", "Load images from an archive into the local store."),
+    "login": ("polyarch.cli.login:login", "Log in to a registry."),
+    "logout": ("polyarch.cli.login:logout", "Forget the credentials of a registry."),
+    "manifest": ("polyarch.cli.manifest:manifest", "Inspect manifests with docker's output."),
+    "pull": ("polyarch.cli.images:pull", "Pull an image, every platform of it, into the local store."),
+    "push": ("polyarch.cli.images:push", "Push an image of the local store to its registry."),
+    "rmi": ("polyarch.cli.images:rmi", "Remove names of images from the local store."),
+    "run": ("polyarch.cli.run:run", "Run one variant of an image, native or emulated."),
+    "save": ("polyarch.cli.images:save", "Save images to an OCI or docker archive."),
+    "serve": ("polyarch.cli.serve:serve", "Serve a registry."),
+    "system": ("polyarch.cli.system:system", "Show where polyarch keeps its state."),
+    "tag": ("polyarch.cli.images:tag", "Give an image of the local store another name."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, attribute = VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, VERBS[verb][1]) for verb in sorted(VERBS)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", "-D", is_flag=True, help="Show tracebacks and more of what happens.")
+def polyarch(*, debug: bool) -> None:
+    """One tag, every architecture: build, prove, join and push multi-platform images."""
+    if debug:
+        os.environ["POLYARCH_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for errors, 2 for usage, 130 when interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words in (["--version"], ["version"]):
+        from importlib.metadata import version
+
+        print("polyarch", version("polyarch"))
+        return 0
+    try:
+        result = polyarch.main(args=words, prog_name="polyarch", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        from polyarch.cli.failure import report
+
+        return report(error)
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

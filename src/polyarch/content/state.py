@@ -1,0 +1,69 @@
+"""Where polyarch keeps what it keeps: ``$POLYARCH_ROOT``, by default ``$XDG_DATA_HOME/polyarch``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def default_root() -> Path:
+    """The state directory for this user and environment."""
+    if root := os.environ.get("POLYARCH_ROOT"):
+        return Path(root).absolute()
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return Path(data) / "polyarch"
+
+
+@dataclass(frozen=True)
+class State:
+    """The folders of one state directory. Nothing is created until something is written."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> State:
+        return cls(default_root())
+
+    @property
+    def content(self) -> Path:
+        """An OCI layout: blobs, and the local images' names in its index.json."""
+        return self.root / "content"
+
+    @property
+    def trees(self) -> Path:
+        """Layers as directories for overlayfs."""
+        return self.root / "trees"
+
+    @property
+    def database(self) -> Path:
+        """SQLite: cache keys, results, forms of layers, the context index."""
+        return self.root / "cache.db"
+
+    @property
+    def cache_mounts(self) -> Path:
+        """Directories behind ``RUN --mount=type=cache``."""
+        return self.root / "mounts"
+
+    @property
+    def sources(self) -> Path:
+        """Checkouts and downloads of git and http sources."""
+        return self.root / "sources"
+
+    @property
+    def uploads(self) -> Path:
+        """Journals of uploads to registries."""
+        return self.root / "uploads"
+
+    @property
+    def builders(self) -> Path:
+        return self.root / "builders"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history"
+
+    @property
+    def temporary(self) -> Path:
+        """Scratch space on the same file system; emptied when no build runs."""
+        return self.root / "tmp"
