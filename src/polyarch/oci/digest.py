@@ -27,6 +27,12 @@ def parse(text: str) -> Digest:
     return Digest(text)
 
 
+def is_valid(text: str) -> bool:
+    """Whether ``parse`` would take ``text``."""
+    algorithm, _, encoded = text.partition(":")
+    return len(encoded) == _LENGTHS.get(algorithm, -1) and _HEX.fullmatch(encoded) is not None
+
+
 def looks_like(text: str) -> bool:
     """Whether ``text`` has the form of some digest, registered algorithm or not."""
     return _PATTERN.fullmatch(text) is not None
