@@ -13,8 +13,10 @@ OPAQUE = "application/octet-stream"
 
 def digest_of(reference: str) -> str:
     """The digest that ``reference`` is or ends in (``name@digest``), or an empty string."""
-    candidate = reference.rpartition("@")[2]
-    return digests.parse(candidate) if digests.looks_like(candidate) else ""
+    before, at, candidate = reference.rpartition("@")
+    if at and before:
+        return digests.parse(candidate)
+    return reference if digests.is_valid(reference) else ""
 
 
 def normalized(reference: str) -> str:
