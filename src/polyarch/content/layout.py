@@ -72,9 +72,7 @@ class Layout:
         return found
 
     def tag(self, reference: str, target: Descriptor) -> None:
-        if not self.exists(target.digest):
-            raise naming.missing(target.digest, str(self.root))
-        ingest.sync_folder(self._locate(target.digest).parent)
+        self._settle(target)
         with self._edit() as table:
             table.set(naming.normalized(reference), target)
 
@@ -87,6 +85,14 @@ class Layout:
     def roots(self) -> list[Descriptor]:
         """Every entry of index.json, named or not."""
         return self._table().roots()
+
+    def publish(self, entry: Descriptor) -> None:
+        """Add an entry to index.json with exactly the annotations it has, as archives for other tools need
+        them (``org.opencontainers.image.ref.name``, ``io.containerd.image.name``); replaces one of the same
+        name, or of the same digest when it has none."""
+        self._settle(entry)
+        with self._edit() as table:
+            table.publish(entry)
 
     def untag(self, reference: str) -> bool:
         """Forget a name; whether it was there. The content stays until it is collected."""
@@ -140,6 +146,12 @@ class Layout:
             self.push(source, expected)
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _settle(self, target: Descriptor) -> None:
+        """Before a name leads to ``target``: it must be there, and survive a power cut."""
+        if not self.exists(target.digest):
+            raise naming.missing(target.digest, str(self.root))
+        ingest.sync_folder(self._locate(target.digest).parent)
 
     def _locate(self, digest: str) -> Path:
         checked = digests.parse(digest)  # so that no digest can lead out of the folder

@@ -95,6 +95,16 @@ class NameTable:
         entry = msgspec.structs.replace(target, annotations=annotations, data="")
         self._entries.append(msgspec.to_builtins(entry))
 
+    def publish(self, entry: Descriptor) -> None:
+        """Add an entry with exactly its own annotations, in place of one of the same name or, without a
+        name, of the same digest."""
+        name = entry.annotations.get(CONTAINERD_NAME) or entry.annotations.get(REF_NAME)
+        if name:
+            self.remove(name)
+        else:
+            self.document["manifests"] = [e for e in self._entries if e["digest"] != entry.digest]
+        self._entries.append(msgspec.to_builtins(msgspec.structs.replace(entry, data="")))
+
 
 def _names_of(entry: dict[str, Any]) -> tuple[str | None, ...]:
     annotations = entry.get("annotations") or {}

@@ -48,7 +48,7 @@ class Verifier:
         self.seen += len(chunk)
         if self.seen > self._expected.size:
             raise ContentError(
-                f"{self._expected.digest}{self._where} has more than the {self._expected.size} bytes promised",
+                f"{self._expected.digest}{self._where} has more than its {self._expected.size} bytes",
                 reason="size-mismatch",
             )
         self._hash.update(chunk)

@@ -1,0 +1,212 @@
+"""Moving content between stores: pull, push, load, mirror and node transfer are all ``copy``.
+
+Children go before their parents, so that a target never holds a manifest whose parts are missing; a name is
+given by the caller, after all. Blobs travel in a small pool of threads; what the target has is skipped, what
+it can mount from another repository is mounted.
+
+An index may be copied sparsely (``platforms``): its bytes whole, but only the wanted variants' content.
+Stores of our own accept that and ``walk(sparse=True)`` reads it; a registry must be complete and refuses.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import BinaryIO, Protocol, cast, runtime_checkable
+
+from polyarch.content.store import Store
+from polyarch.content.verify import read
+from polyarch.content.walk import ATTESTS, Budget, children, is_foreign, is_manifest, pick, variants
+from polyarch.errors import CancelledError, NotFoundError, PolyarchError, UsageError
+from polyarch.oci.descriptor import Descriptor
+from polyarch.oci.manifest import MAX_BYTES, Raw
+from polyarch.oci.platform import Platform
+
+Progress = Callable[[Descriptor, int], None]
+_TRANSIENT = frozenset({"truncated", "registry-down", "rate-limited", "upload-interrupted"})
+_ATTEMPTS = 4
+
+
+@runtime_checkable
+class Repository(Protocol):
+    """What a store that is a registry's repository can do besides (``registry.client``)."""
+
+    @property
+    def registry(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
+        """Take a blob over from another repository of the same registry; whether that worked."""
+        ...
+
+
+def copy(
+    source: Store,
+    target: Store,
+    root: Descriptor,
+    *,
+    platforms: Collection[Platform] | None = None,
+    progress: Progress | None = None,
+    workers: int = 4,
+    cancelled: Event | None = None,
+    origins: Mapping[str, Collection[str]] | None = None,
+) -> None:
+    """Let ``target`` hold ``root`` and everything it leads to.
+
+    ``progress(descriptor, count)`` is called from any thread with bytes that went over, or with the whole
+    size when nothing had to; after a retry a descriptor's counts may sum to more than its size. ``origins`` says
+    for a blob's digest in which repositories (``registry/repository``) it is known to be; those of the
+    target's own registry are tried as mounts, so that ``source`` need not even have the blob. ``cancelled``
+    stops with CancelledError between two chunks. Nothing that failed leaves a parent behind.
+    """
+    transfer = _Transfer(
+        source, target, progress or (lambda _descriptor, _count: None), cancelled or Event(), origins or {}
+    )
+    plan = _Plan(source, target, platforms)
+    plan.visit(root)
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="copy") as pool:
+        pending = [pool.submit(transfer.blob, blob) for blob in plan.blobs]
+        try:
+            for future in as_completed(pending):
+                future.result()
+        except BaseException:
+            transfer.stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    for descriptor, data in plan.manifests:
+        transfer.manifest(descriptor, data)
+
+
+@dataclass
+class _Plan:
+    """What has to be copied: blobs in any order, manifests after their children."""
+
+    source: Store
+    target: Store
+    platforms: Collection[Platform] | None
+    blobs: list[Descriptor] = field(default_factory=list)
+    manifests: list[tuple[Descriptor, bytes]] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+    _budget: Budget = field(default_factory=Budget)
+
+    def visit(self, descriptor: Descriptor, depth: int = 0) -> None:
+        if descriptor.digest in self._seen:
+            return
+        self._seen.add(descriptor.digest)
+        if not is_manifest(descriptor):
+            if not is_foreign(descriptor):
+                self.blobs.append(descriptor)
+            return
+        origin = self._origin(descriptor)
+        data = read(origin, descriptor, limit=MAX_BYTES)
+        raw = Raw.parse(data, descriptor.media_type)
+        below: Sequence[Descriptor] = children(raw)
+        self._budget.spend(len(below), descriptor, depth + 1 if raw.is_index else depth)
+        if raw.is_index:
+            below = self._wanted(below, descriptor)
+        if raw.is_index or not self._complete(descriptor):
+            for child in below:
+                self.visit(child, depth + 1)
+        self.manifests.append((descriptor, data))
+
+    def _wanted(self, entries: Sequence[Descriptor], index: Descriptor) -> Sequence[Descriptor]:
+        if self.platforms is None:
+            return entries
+        if isinstance(self.target, Repository):
+            raise UsageError(
+                f"an index cannot be put into a registry with only some of its platforms ({index.digest})",
+                hint="copy one platform's manifest instead, or make a new index of the platforms wanted",
+                reason="sparse-index",
+            )
+        chosen = pick(variants(self.source, entries), self.platforms, where=index.digest)
+        wanted = {entry.digest for entry in chosen}
+        return [e for e in entries if e.digest in wanted or e.annotations.get(ATTESTS) in wanted]
+
+    def _origin(self, descriptor: Descriptor) -> Store:
+        """Where a manifest is read from: a sparse source may lack one that the target has."""
+        if self.source.exists(descriptor.digest):
+            return self.source
+        if self.target.exists(descriptor.digest):
+            return self.target
+        raise NotFoundError(
+            f"{descriptor.digest} is in neither the source nor the target",
+            hint="the image is there for some of its platforms only: pull it whole first",
+            reason="not-found",
+        )
+
+    def _complete(self, manifest: Descriptor) -> bool:
+        """A registry that has an image's manifest has its blobs: it refuses the manifest otherwise."""
+        return isinstance(self.target, Repository) and self.target.exists(manifest.digest)
+
+
+@dataclass
+class _Transfer:
+    source: Store
+    target: Store
+    progress: Progress
+    cancelled: Event
+    origins: Mapping[str, Collection[str]]
+    stop: Event = field(default_factory=Event)
+    _lock: Lock = field(default_factory=Lock)
+
+    def manifest(self, descriptor: Descriptor, data: bytes) -> None:
+        self.check()
+        if not self.target.exists(descriptor.digest):
+            self.target.push(io.BytesIO(data), descriptor)
+        self.progress(descriptor, descriptor.size)
+
+    def blob(self, descriptor: Descriptor) -> None:
+        self.check()
+        if self.target.exists(descriptor.digest) or self._mounted(descriptor):
+            self.progress(descriptor, descriptor.size)
+            return
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self.source.open(descriptor) as stream:
+                    self.target.push(cast(BinaryIO, _Watched(stream, descriptor, self)), descriptor)
+                return
+            except PolyarchError as error:
+                if attempt == _ATTEMPTS or error.reason not in _TRANSIENT:
+                    raise
+            if self.cancelled.wait(0.2 * 2**attempt):
+                self.check()
+
+    def _mounted(self, descriptor: Descriptor) -> bool:
+        target = self.target
+        if not isinstance(target, Repository):
+            return False
+        places = list(self.origins.get(descriptor.digest, ()))
+        if isinstance(self.source, Repository):
+            places.insert(0, f"{self.source.registry}/{self.source.name}")
+        for place in dict.fromkeys(places):
+            registry, _, name = place.partition("/")
+            if registry == target.registry and name != target.name and target.mount(descriptor, name):
+                return True
+        return False
+
+    def check(self) -> None:
+        if self.cancelled.is_set() or self.stop.is_set():
+            raise CancelledError("the transfer was stopped", reason="cancelled")
+
+
+class _Watched(io.RawIOBase):
+    """A stream that reports what passes and can be stopped. Does not close what it reads."""
+
+    def __init__(self, source: BinaryIO, descriptor: Descriptor, transfer: _Transfer) -> None:
+        super().__init__()
+        self._source = source
+        self._descriptor = descriptor
+        self._transfer = transfer
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._transfer.check()
+        chunk = self._source.read(-1 if size is None else size)
+        if chunk:
+            self._transfer.progress(self._descriptor, len(chunk))
+        return chunk
