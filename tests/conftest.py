@@ -1,0 +1,116 @@
+"""What all tests share: a state of their own, base images, a registry, and the rule about skips.
+
+    state            an empty State under tmp_path; POLYARCH_ROOT points at it
+    busybox_layout   (session) an OCI layout with ``base/busybox`` for linux/amd64 and linux/arm64, made from
+                     Debian's packages; kept in ~/.cache/polyarch-tests between runs. Do not write to it.
+    busybox          the name of that image, put into ``state``'s local store
+    registry         ``127.0.0.1:PORT`` of an embedded registry, empty, stopped after the test
+
+Markers say what a test needs, and are probed here: a test without it is skipped on a developer's machine and
+fails under CI, where everything is installed on purpose. POLYARCH_MAY_SKIP=userns,qemu lets CI skip those too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from polyarch.content.state import State
+
+BUSYBOX = "base/busybox:latest"
+MAY_SKIP = {"peers", *os.environ.get("POLYARCH_MAY_SKIP", "").split(",")}
+_skipped: list[str] = []
+
+
+# --- what this machine can do ---------------------------------------------------------------------------------
+
+
+@functools.cache
+def lacks(marker: str) -> str:
+    """Why a test with ``marker`` cannot run here; empty where it can."""
+    match marker:
+        case "userns":
+            return "" if _has_namespaces() else "no user namespaces here"
+        case "qemu":
+            found = any(shutil.which(f"qemu-aarch64{suffix}") for suffix in ("-static", ""))
+            return "" if found else "no QEMU user-mode emulator here (make install)"
+        case "network":
+            return "" if not os.environ.get("POLYARCH_OFFLINE") else "POLYARCH_OFFLINE is set"
+        case "peers":
+            return "" if os.environ.get("POLYARCH_PEERS") else "POLYARCH_PEERS is not set"
+    return ""
+
+
+def _has_namespaces() -> bool:
+    command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers():
+        if reason := lacks(marker.name):
+            pytest.skip(reason)
+
+
+# --- under CI an unexpected skip is a failure -----------------------------------------------------------------
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if not os.environ.get("CI") or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    if any(marker.name in MAY_SKIP for marker in item.iter_markers()):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"skipped under CI, where nothing may be missing: {reason}"
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if os.environ.get("CI") and report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: a whole module skipped under CI: {reason}"
+
+
+# --- state and images -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """An empty state directory that the environment points at too."""
+    root = tmp_path / "polyarch"
+    monkeypatch.setenv("POLYARCH_ROOT", str(root))
+    return State(root)
+
+
+@pytest.fixture(scope="session")
+def busybox_layout() -> Path:
+    """An OCI layout with busybox for two platforms. Making it downloads two small packages, once."""
+    from polyarch.base.recipe import Recipe
+    from polyarch.base.make import make
+    from polyarch.oci.platform import Platform
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyarch-tests"
+    store = State(cache / "v1")
+    platforms = tuple(Platform.parse(text) for text in ("linux/amd64", "linux/arm64"))
+    make(Recipe(name=BUSYBOX, source="busybox", platforms=platforms), state=store)
+    return store.content
+
+
+@pytest.fixture
+def busybox(state: State, busybox_layout: Path) -> str:
+    """The name of a two-platform busybox image that is in the local store of ``state``."""
+    shutil.copytree(busybox_layout, state.content, copy_function=os.link)
+    return BUSYBOX
