@@ -14,11 +14,13 @@ from polyarch.oci.descriptor import Descriptor
 @dataclass(frozen=True)
 class Compression:
     """How a blob is compressed. ``level`` None is the default of ``kind``; ``force`` also recompresses
-    layers that came from a base image."""
+    layers that came from a base image. ``clamp_mtime`` (seconds since 1970) is the latest modification time
+    an entry may have; it never applies to layers of a base image, whose bytes are not ours to change."""
 
     kind: Literal["gzip", "zstd", "none"] = "gzip"
     level: int | None = None
     force: bool = False
+    clamp_mtime: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Layer(Protocol):
 
 class Privilege(Protocol):
     """Where file operations run that need to own files: this process as root, or a helper inside a user
-    namespace. Functions are module-level; arguments and results are plain values (msgspec can encode them)."""
+    namespace. Functions are module-level; arguments and results are plain values (msgspec can encode
+    them)."""
 
     def call(self, function: str, *arguments: object, files: Sequence[int] = ()) -> object:
         """Run ``"package.module:function"`` with ``arguments`` and, when ``files`` are given, a last

@@ -1,0 +1,121 @@
+"""The canonical order of a table of contents, its name by digest, and its encoding for the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+import msgspec
+
+from polyarch.errors import ContentError
+from polyarch.layer.entry import Entry, Toc
+
+NANOSECONDS = 1_000_000_000
+
+_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_DECODER = msgspec.msgpack.Decoder(tuple[Entry, ...])
+
+
+def order(entry: Entry) -> tuple[str, bool]:
+    """Sorts entries as a walk with sorted names gives them; "opaque" stands behind its directory."""
+    return entry.path.replace("/", "\0"), entry.type == "opaque"
+
+
+def canonical(entries: Iterable[Entry]) -> Toc:
+    """The entries in canonical order. Each path must be there once (ContentError)."""
+    ordered = sorted(entries, key=order)
+    before = None
+    for entry in ordered:
+        if before is not None and before.path == entry.path and entry.type != "opaque":
+            raise ContentError(f"{entry.path!r} is twice in one layer", reason="duplicate-entry")
+        before = entry
+    return Toc(tuple(ordered))
+
+
+def whole_seconds(time_ns: int) -> int:
+    """A time as layers hold it. Sub-second times are cut off, as BuildKit and containerd do, so that a layer
+    has the same digest whether it was written from a tree or read back from a registry."""
+    return time_ns - time_ns % NANOSECONDS
+
+
+def name(toc: Toc, *, kind: str) -> str:
+    """A digest of everything the entries say but ``machine``, which follows from the content."""
+    try:
+        data = _ENCODER.encode((kind, [_row(entry) for entry in toc.entries]))
+    except UnicodeEncodeError:
+        data = _ENCODER.encode((kind, [_row(_quoted(entry)) for entry in toc.entries]))
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def encode(toc: Toc) -> bytes:
+    """The entries as MessagePack, behind one byte that says whether names had to be quoted."""
+    try:
+        return b"\0" + _ENCODER.encode(toc.entries)
+    except UnicodeEncodeError:
+        return b"\1" + _ENCODER.encode([_quoted(entry) for entry in toc.entries])
+
+
+def decode(data: bytes) -> Toc:
+    """What ``encode`` gave; ContentError for anything else."""
+    try:
+        entries = _DECODER.decode(data[1:])
+        if data[:1] == b"\1":
+            entries = tuple(_unquoted(entry) for entry in entries)
+        elif data[:1] != b"\0":
+            raise ValueError("unknown format")
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ContentError(
+            f"a stored table of contents cannot be read: {error}", reason="invalid-toc"
+        ) from None
+    return Toc(entries)
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    if entry.type in ("whiteout", "opaque"):
+        return entry.path, entry.type
+    return (
+        entry.path,
+        entry.type,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.size,
+        entry.mtime_ns,
+        entry.link,
+        entry.major,
+        entry.minor,
+        entry.xattrs,
+        entry.digest,
+    )
+
+
+def _quoted(entry: Entry) -> Entry:
+    """Bytes that are not UTF-8 cannot be encoded: a NUL, which no name has, marks hexadecimal digits."""
+    return msgspec.structs.replace(
+        entry,
+        path=_quote(entry.path),
+        link=_quote(entry.link),
+        xattrs={_quote(name): value for name, value in entry.xattrs.items()},
+    )
+
+
+def _unquoted(entry: Entry) -> Entry:
+    return msgspec.structs.replace(
+        entry,
+        path=_unquote(entry.path),
+        link=_unquote(entry.link),
+        xattrs={_unquote(name): value for name, value in entry.xattrs.items()},
+    )
+
+
+def _quote(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "\0" + os.fsencode(text).hex()
+    return text
+
+
+def _unquote(text: str) -> str:
+    return os.fsdecode(bytes.fromhex(text[1:])) if text.startswith("\0") else text
