@@ -45,9 +45,14 @@ class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 class _Peek(msgspec.Struct, rename="camel"):
     schema_version: int = 0
     media_type: str = ""
-    manifests: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
+    # msgspec takes no union with Raw; an absent field is empty here.
+    manifests: msgspec.Raw = msgspec.Raw()
+    layers: msgspec.Raw = msgspec.Raw()
+    config: msgspec.Raw = msgspec.Raw()
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return bytes(getattr(self, name)) not in (b"", b"null")
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,16 @@ class Raw:
                 hint="push the image again with a current tool",
                 reason="manifest-schema1",
             )
-        if peek.manifests is not None and (peek.layers is not None or peek.config is not None):
+        if peek.has("manifests") and (peek.has("layers") or peek.has("config")):
             raise ContentError("a manifest claims to be an index too", reason="manifest-ambiguous")
-        if peek.manifests is None and peek.layers is None:
+        if not peek.has("manifests") and not peek.has("layers"):
             raise ContentError(
                 "not a manifest: neither 'manifests' nor 'layers' is there", reason="invalid-manifest"
             )
         found = peek.media_type or media_type.partition(";")[0].strip()
         if found not in media_types.INDEXES | media_types.MANIFESTS:
-            found = media_types.OCI_INDEX if peek.manifests is not None else media_types.OCI_MANIFEST
-        if (found in media_types.INDEXES) != (peek.manifests is not None):
+            found = media_types.OCI_INDEX if peek.has("manifests") else media_types.OCI_MANIFEST
+        if (found in media_types.INDEXES) != peek.has("manifests"):
             raise ContentError(
                 f"a manifest's media type {found} does not fit its fields", reason="manifest-ambiguous"
             )
