@@ -38,9 +38,19 @@ class Repository(Protocol):
     def registry(self) -> str: ...
     @property
     def name(self) -> str: ...
+
+    def holds(self, descriptor: Descriptor) -> bool:
+        """``exists``, with less asking because the media type is known."""
+        ...
+
     def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
         """Take a blob over from another repository of the same registry; whether that worked."""
         ...
+
+
+def holds(store: Store, descriptor: Descriptor) -> bool:
+    """Whether ``store`` has the content, asked in the cheapest way it offers."""
+    return store.holds(descriptor) if isinstance(store, Repository) else store.exists(descriptor.digest)
 
 
 def copy(
@@ -57,8 +67,8 @@ def copy(
     """Let ``target`` hold ``root`` and everything it leads to.
 
     ``progress(descriptor, count)`` is called from any thread with bytes that went over, or with the whole
-    size when nothing had to; after a retry a descriptor's counts may sum to more than its size. ``origins`` says
-    for a blob's digest in which repositories (``registry/repository``) it is known to be; those of the
+    size when nothing had to; after a retry a descriptor's counts may sum to more than its size. ``origins``
+    says for a blob's digest in which repositories (``registry/repository``) it is known to be; those of the
     target's own registry are tried as mounts, so that ``source`` need not even have the blob. ``cancelled``
     stops with CancelledError between two chunks. Nothing that failed leaves a parent behind.
     """
@@ -127,9 +137,9 @@ class _Plan:
 
     def _origin(self, descriptor: Descriptor) -> Store:
         """Where a manifest is read from: a sparse source may lack one that the target has."""
-        if self.source.exists(descriptor.digest):
+        if holds(self.source, descriptor):
             return self.source
-        if self.target.exists(descriptor.digest):
+        if holds(self.target, descriptor):
             return self.target
         raise NotFoundError(
             f"{descriptor.digest} is in neither the source nor the target",
@@ -139,7 +149,7 @@ class _Plan:
 
     def _complete(self, manifest: Descriptor) -> bool:
         """A registry that has an image's manifest has its blobs: it refuses the manifest otherwise."""
-        return isinstance(self.target, Repository) and self.target.exists(manifest.digest)
+        return isinstance(self.target, Repository) and self.target.holds(manifest)
 
 
 @dataclass
@@ -154,13 +164,13 @@ class _Transfer:
 
     def manifest(self, descriptor: Descriptor, data: bytes) -> None:
         self.check()
-        if not self.target.exists(descriptor.digest):
+        if not holds(self.target, descriptor):
             self.target.push(io.BytesIO(data), descriptor)
         self.progress(descriptor, descriptor.size)
 
     def blob(self, descriptor: Descriptor) -> None:
         self.check()
-        if self.target.exists(descriptor.digest) or self._mounted(descriptor):
+        if holds(self.target, descriptor) or self._mounted(descriptor):
             self.progress(descriptor, descriptor.size)
             return
         for attempt in range(1, _ATTEMPTS + 1):
