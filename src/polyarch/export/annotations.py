@@ -60,7 +60,7 @@ def parse_attribute(name: str, value: str) -> Annotation | None:
 
 
 def select(found: Sequence[Annotation], level: Level, platform: Platform | None = None) -> dict[str, str]:
-    """What goes onto ``level`` for ``platform``; later ones win, those for one platform win over general ones."""
+    """What goes onto ``level`` for ``platform``; later ones win, one platform's win over general ones."""
     chosen: dict[str, str] = {}
     for wanted in (None, platform):
         for annotation in found:

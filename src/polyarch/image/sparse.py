@@ -1,0 +1,88 @@
+"""The local store as those see it who need whole images: what it lacks is fetched from where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO, Protocol
+
+from polyarch.content.copy import Progress, copy
+from polyarch.content.layout import Layout
+from polyarch.content.store import Store
+from polyarch.errors import NotFoundError, PolyarchError
+from polyarch.image.origins import Origins
+from polyarch.oci.descriptor import Descriptor
+from polyarch.oci.platform import Platform
+from polyarch.oci.reference import Reference
+
+LAYOUT_PREFIX = "oci-layout:"
+
+
+class Repositories(Protocol):
+    """What opens a registry's repository as a store: ``registry.client.Client``."""
+
+    def repository(self, reference: Reference, /) -> Store: ...
+
+
+class SparseStore:
+    """A layout whose missing blobs are read from their origins. Writes and names are the layout's."""
+
+    def __init__(self, layout: Layout, origins: Origins, client: Repositories) -> None:
+        self.layout = layout
+        self.origins = origins
+        self._client = client
+
+    def exists(self, digest: str) -> bool:
+        """Whether the layout itself has it."""
+        return self.layout.exists(digest)
+
+    def open(self, wanted: Descriptor) -> BinaryIO:
+        """From the layout, or the first origin that answers; NotFoundError names the origins asked."""
+        try:
+            return self.layout.open(wanted)
+        except NotFoundError:
+            places = self.origins.places(wanted.digest)
+            if not places:
+                raise
+        failures = []
+        for place in places:
+            try:
+                return self._origin(place).open(wanted)
+            except PolyarchError as error:
+                failures.append(f"{place}: {error.summary}")
+        raise NotFoundError(
+            f"{wanted.digest} is neither in the local store nor where it came from",
+            detail="\n".join(failures),
+            hint="pull the base image again, or build again while its registry can be reached",
+            reason="origin-gone",
+        )
+
+    def push(self, source: BinaryIO, expected: Descriptor) -> None:
+        self.layout.push(source, expected)
+
+    def resolve(self, reference: str) -> Descriptor:
+        return self.layout.resolve(reference)
+
+    def tag(self, reference: str, target: Descriptor) -> None:
+        self.layout.tag(reference, target)
+
+    def complete(
+        self,
+        root: Descriptor,
+        *,
+        platforms: Collection[Platform] | None = None,
+        progress: Progress | None = None,
+        cancelled: Event | None = None,
+    ) -> None:
+        """Fetch what the layout lacks of ``root`` (for ``platforms``, or all of it)."""
+        copy(self, self.layout, root, platforms=platforms, progress=progress, cancelled=cancelled)
+
+    def places(self, digests: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Where those of ``digests`` can be had besides, for ``content.copy``'s mounts."""
+        return self.origins.known(digests)
+
+    def _origin(self, place: str) -> Store:
+        if place.startswith(LAYOUT_PREFIX):
+            return Layout(Path(place.removeprefix(LAYOUT_PREFIX)), create=False)
+        return self._client.repository(Reference.parse(place))
