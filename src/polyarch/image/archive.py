@@ -86,16 +86,14 @@ class ArchiveStore:
         ``stream`` is closed when it is not needed any more."""
         spool = tempfile.TemporaryFile(prefix="polyarch-archive-")  # noqa: SIM115 - lives as long as we do
         try:
-            with stream:
-                plain = plain_tar(stream, spool, where)
-                if plain is not spool:
-                    # A regular, uncompressed file is read where it is; ours survives the caller's close.
-                    spool.close()
-                    plain = os.fdopen(os.dup(plain.fileno()), "rb")
-            return cls(plain, where)
+            plain = plain_tar(stream, spool, where)
+            store = cls(plain, where)
         except BaseException:
             spool.close()
+            stream.close()
             raise
+        (stream if plain is spool else spool).close()
+        return store
 
     def __enter__(self) -> ArchiveStore:
         return self
