@@ -1,7 +1,7 @@
 """What a layer holds, without the bytes: entries and tables of contents ("toc").
 
 Paths are relative to the root, ``/``-separated, without leading or trailing slash and without ``.`` or
-``..``; the root directory itself is ``""``. They are ``str`` with surrogateescape for bytes that are not UTF-8.
+``..``; the root directory itself is ``""``. They are ``str`` with surrogateescape for what is not UTF-8.
 """
 
 from __future__ import annotations

@@ -23,14 +23,38 @@ def order(entry: Entry) -> tuple[str, bool]:
 
 
 def canonical(entries: Iterable[Entry]) -> Toc:
-    """The entries in canonical order. Each path must be there once (ContentError)."""
+    """The entries in canonical order. Each path must be there once (ContentError).
+
+    Of files that are hardlinks of each other the first becomes the file and the others its links, so that in
+    a tar no link precedes what it links to.
+    """
     ordered = sorted(entries, key=order)
+    if any(entry.type == "hardlink" for entry in ordered):
+        ordered = _turned(ordered)
     before = None
     for entry in ordered:
         if before is not None and before.path == entry.path and entry.type != "opaque":
             raise ContentError(f"{entry.path!r} is twice in one layer", reason="duplicate-entry")
         before = entry
     return Toc(tuple(ordered))
+
+
+def _turned(ordered: list[Entry]) -> list[Entry]:
+    places = {entry.path: number for number, entry in enumerate(ordered) if entry.type != "opaque"}
+    heirs: dict[str, str] = {}
+    for number, entry in enumerate(ordered):
+        if entry.type != "hardlink":
+            continue
+        target = heirs.get(entry.link, entry.link)
+        if target != entry.link:
+            ordered[number] = msgspec.structs.replace(entry, link=target)
+            continue
+        place = places.get(target, -1)
+        if place > number and ordered[place].type not in ("hardlink", "directory"):
+            heirs[target] = entry.path
+            ordered[number] = msgspec.structs.replace(ordered[place], path=entry.path)
+            ordered[place] = msgspec.structs.replace(entry, path=target, link=entry.path)
+    return ordered
 
 
 def whole_seconds(time_ns: int) -> int:

@@ -1,0 +1,320 @@
+"""A layer's tar becomes a directory that overlayfs can use. Runs where files of other owners can be made.
+
+The functions are called through ``Privilege.call`` with plain arguments and open files. Paths go through
+descriptors of directories that were opened without following links, so that no layer can write outside.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+from polyarch.errors import ContentError, PolyarchError, UnsupportedError
+from polyarch.layer import toc as tocs
+from polyarch.layer.entry import Entry, Toc
+from polyarch.layer.folders import Folders
+from polyarch.layer.machine import HEADER_BYTES, identify
+from polyarch.layer.placement import Placement
+from polyarch.layer.tar_reader import TarReader
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+
+def apply(tree: str, files: list[int]) -> None:
+    """Unpack the uncompressed layer tar ``files[0]`` into ``tree``, which must not exist; its toc, with
+    digests and machines, is written to ``files[1]``.
+
+    Whiteouts become character devices 0:0, opaque directories get overlay's xattr in both its spellings.
+    ContentError for a tar that makes no sense, UnsupportedError where this user may not do what it takes.
+    """
+    with explained("unpacking a layer"):
+        os.mkdir(tree, 0o755)
+        os.chmod(tree, 0o755)
+        if os.stat(tree).st_gid != os.getegid():
+            os.chown(tree, -1, os.getegid())
+        with Folders(tree, create=True) as folders, os.fdopen(os.dup(files[0]), "rb", 0) as stream:
+            toc = _Unpacking(folders).run(cast(BinaryIO, stream))
+        with os.fdopen(os.dup(files[1]), "wb") as out:
+            out.write(tocs.encode(toc))
+
+
+def remove(path: str) -> None:
+    """Remove a directory tree whatever its modes are; nothing happens when it is not there."""
+    with explained("removing a layer"):
+        for _ in range(2):
+            try:
+                shutil.rmtree(path)
+            except FileNotFoundError:
+                return
+            except PermissionError:
+                for folder, _, _ in os.walk(path):
+                    os.chmod(folder, 0o700)
+            else:
+                return
+        shutil.rmtree(path)
+
+
+@contextmanager
+def explained(operation: str) -> Iterator[None]:
+    """Turn what the operating system says into a PolyarchError that can cross to another process."""
+    try:
+        yield
+    except OSError as error:
+        name = f" {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PolyarchError(
+                f"{operation}: no space left on the disk",
+                hint="free some space, or set POLYARCH_ROOT to a directory on a larger disk",
+                reason="no-space",
+            ) from None
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise UnsupportedError(
+                f"{operation}:{name} not permitted: {error.strerror}",
+                hint="owners of files need root or subordinate ids: see /etc/subuid and newuidmap",
+                reason="not-permitted",
+            ) from None
+        raise PolyarchError(f"{operation}:{name} {error.strerror}", reason="filesystem") from None
+
+
+class _Unpacking:
+    """One tar on its way into a directory."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+        self._placement = Placement()
+        self._uid = os.geteuid()
+        self._gid = os.getegid()
+        self._umask = _umask()
+        self._late: list[Entry] = []  # hardlinks to what has not come yet
+        if "system.posix_acl_default" in os.listxattr(f"/proc/self/fd/{folders.fd('')}"):
+            self._umask = 0o7777  # new files do not get the mode they are made with
+
+    def run(self, stream: BinaryIO) -> Toc:
+        reader = TarReader(stream)
+        for member in reader:
+            was = self._placement.entries.get(member.path)
+            entry = self._placement.place(member)
+            if entry is None:
+                continue
+            self._make_room(entry, was)
+            match entry.type:
+                case "file":
+                    self._file(entry, reader)
+                case "directory":
+                    self._folders.fd(entry.path)
+                case "hardlink":
+                    if not self._link(entry):
+                        self._late.append(entry)
+                case _:
+                    self._special(entry)
+        for entry in self._late:
+            current = self._placement.entries.get(entry.path)
+            if current is entry and not self._link(entry):
+                raise ContentError(
+                    f"the layer's {entry.path!r} is a hardlink to {entry.link!r}, which is not in it",
+                    reason="broken-hardlink",
+                )
+        toc = self._placement.finish()
+        self._finish(toc)
+        return toc
+
+    def _make_room(self, entry: Entry, was: Entry | None) -> None:
+        """Remove what an earlier member, or a directory made on the way, left at this place."""
+        parent, _, name = entry.path.rpartition("/")
+        if entry.type == "directory":
+            if was is not None and was.type != "directory":
+                os.unlink(name, dir_fd=self._folders.fd(parent))
+            return
+        folder = self._folders.fd(parent)
+        if was is None and name and not self._exists(folder, name):
+            return
+        status = os.lstat(f"/proc/self/fd/{folder}/{name}") if name else None
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            self._folders.forget(entry.path)
+            shutil.rmtree(name, dir_fd=folder)
+        else:
+            os.unlink(name, dir_fd=folder)
+
+    @staticmethod
+    def _exists(folder: int, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _file(self, entry: Entry, reader: TarReader) -> None:
+        parent, _, name = entry.path.rpartition("/")
+        descriptor = os.open(name, _NEW, entry.mode & 0o777, dir_fd=self._folders.fd(parent))
+        try:
+            digest, machine = _fill(descriptor, reader)
+            if entry.uid != self._uid or entry.gid != self._gid:
+                _own(descriptor, entry)
+            if entry.mode & (self._umask | 0o7000):
+                os.fchmod(descriptor, entry.mode)
+            for key, value in entry.xattrs.items():
+                _set_xattr(descriptor, key, value, entry)
+            os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(descriptor)
+        self._placement.describe(entry.path, digest, machine)
+
+    def _link(self, entry: Entry) -> bool:
+        parent, _, name = entry.path.rpartition("/")
+        source, _, target = entry.link.rpartition("/")
+        try:
+            os.link(
+                target,
+                name,
+                src_dir_fd=self._folders.fd(source),
+                dst_dir_fd=self._folders.fd(parent),
+                follow_symlinks=False,
+            )
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _special(self, entry: Entry) -> None:
+        parent, _, name = entry.path.rpartition("/")
+        folder = self._folders.fd(parent)
+        if entry.type == "symlink":
+            os.symlink(entry.link, name, dir_fd=folder)
+        else:
+            kind = {"fifo": stat.S_IFIFO, "character": stat.S_IFCHR, "block": stat.S_IFBLK}[entry.type]
+            try:
+                os.mknod(name, kind | entry.mode & 0o777, os.makedev(entry.major, entry.minor), dir_fd=folder)
+            except PermissionError:
+                if entry.type == "fifo":
+                    raise
+                return  # a user namespace has no devices; the layer's tar keeps them
+            os.chmod(f"/proc/self/fd/{folder}/{name}", entry.mode)
+        path = f"/proc/self/fd/{folder}/{name}"
+        _own(path, entry)
+        if entry.type != "symlink":
+            os.chmod(path, entry.mode)
+        for key, value in entry.xattrs.items():
+            _set_xattr(path, key, value, entry)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+
+    def _finish(self, toc: Toc) -> None:
+        """Whiteouts and directories, the deepest first, when nothing changes their times any more."""
+        for entry in toc.entries:
+            if entry.type == "whiteout":
+                parent, _, name = entry.path.rpartition("/")
+                os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._folders.fd(parent))
+        for entry in reversed(toc.entries):
+            if entry.type not in ("opaque", "directory"):
+                continue
+            path = f"/proc/self/fd/{self._folders.fd(entry.path)}"
+            if entry.type == "opaque":
+                _mark_opaque(path)
+                continue
+            if entry.uid != self._uid or entry.gid != self._gid:
+                _own(path, entry, follow=True)
+            os.chmod(path, entry.mode)
+            for key, value in entry.xattrs.items():
+                _set_xattr(path, key, value, entry, follow=True)
+            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def _fill(descriptor: int, reader: TarReader) -> tuple[str, str]:
+    """Write the content; returns its digest and machine. Holes stay holes."""
+    hasher = hashlib.sha256()
+    machine = ""
+    start = True
+    hole = False
+    for chunk in reader.chunks():
+        if isinstance(chunk, int):
+            os.lseek(descriptor, chunk, os.SEEK_CUR)
+            hash_zeros(hasher, chunk)
+            hole = True
+        else:
+            if start:
+                machine = identify(chunk[:HEADER_BYTES])
+            hasher.update(chunk)
+            write_all(descriptor, chunk)
+        start = False
+    if hole:
+        os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+    return "sha256:" + hasher.hexdigest(), machine
+
+
+def hash_zeros(hasher: hashlib._Hash, count: int) -> None:
+    """Feed ``count`` zero bytes."""
+    block = bytes(min(count, 1 << 20))
+    while count > 0:
+        hasher.update(block[:count])
+        count -= len(block)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``; pipes and signals may make one write too short."""
+    written = os.write(descriptor, data)
+    if written < len(data):
+        view = memoryview(data)[written:]
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def _own(where: int | str, entry: Entry, *, follow: bool = False) -> None:
+    try:
+        if isinstance(where, int):
+            os.fchown(where, entry.uid, entry.gid)
+        else:
+            os.chown(where, entry.uid, entry.gid, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM, errno.EOVERFLOW):
+            raise
+        raise UnsupportedError(
+            f"/{entry.path} belongs to {entry.uid}:{entry.gid}, which this user cannot give files to",
+            hint="more subordinate ids (/etc/subuid, /etc/subgid), or root, are needed",
+            reason="unmapped-owner",
+        ) from None
+
+
+def _set_xattr(where: int | str, key: str, value: bytes, entry: Entry, *, follow: bool = False) -> None:
+    try:
+        if isinstance(where, int):
+            os.setxattr(where, key, value)
+        else:
+            os.setxattr(where, key, value, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and key != "security.capability"):
+            return  # this file system, or this user, has no place for it; the layer's tar keeps it
+        raise PolyarchError(
+            f"the extended attribute {key} of /{entry.path} cannot be set: {error.strerror}",
+            reason="xattr",
+        ) from None
+
+
+def _mark_opaque(path: str) -> None:
+    done = False
+    for name in _OPAQUE:
+        try:
+            os.setxattr(path, name, b"y")
+            done = True
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP):
+                raise
+    if not done:
+        raise UnsupportedError(
+            "the disk of the state directory cannot mark opaque directories (no extended attributes)",
+            hint="set POLYARCH_ROOT to a directory on ext4, xfs or btrfs",
+            reason="no-xattrs",
+        )
+
+
+def _umask() -> int:
+    """The process's umask, without changing it for a moment."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o7777
