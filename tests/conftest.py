@@ -7,7 +7,7 @@
     registry         ``127.0.0.1:PORT`` of an embedded registry, empty, stopped after the test
 
 Markers say what a test needs, and are probed here: a test without it is skipped on a developer's machine and
-fails under CI, where everything is installed on purpose. POLYARCH_MAY_SKIP=userns,qemu lets CI skip those too.
+fails under CI, where everything is installed on purpose. POLYARCH_MAY_SKIP=userns,qemu lets CI skip those.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAY_SKIP = {"peers", *os.environ.get("POLYARCH_MAY_SKIP", "").split(",")}
 _skipped: list[str] = []
 
 
-# --- what this machine can do ---------------------------------------------------------------------------------
+# --- what this machine can do ---------------------------------------------------------------------------
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
-# --- under CI an unexpected skip is a failure -----------------------------------------------------------------
+# --- under CI an unexpected skip is a failure -----------------------------------------------------------
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -84,7 +84,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         report.longrepr = f"{report.nodeid}: a whole module skipped under CI: {reason}"
 
 
-# --- state and images -----------------------------------------------------------------------------------------
+# --- state and images -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
 @pytest.fixture(scope="session")
 def busybox_layout() -> Path:
     """An OCI layout with busybox for two platforms. Making it downloads two small packages, once."""
-    from polyarch.base.recipe import Recipe
     from polyarch.base.make import make
+    from polyarch.base.recipe import Recipe
     from polyarch.oci.platform import Platform
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyarch-tests"
@@ -112,5 +112,13 @@ def busybox_layout() -> Path:
 @pytest.fixture
 def busybox(state: State, busybox_layout: Path) -> str:
     """The name of a two-platform busybox image that is in the local store of ``state``."""
-    shutil.copytree(busybox_layout, state.content, copy_function=os.link)
+    shutil.copytree(busybox_layout, state.content, copy_function=_link)
     return BUSYBOX
+
+
+def _link(source: str, target: str) -> None:
+    """Blobs never change and index.json is replaced, so links do; across file systems they cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

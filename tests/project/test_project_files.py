@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = {"deb.debian.org", "security.debian.org", "archive.ubuntu.com", "ports.ubuntu.com", "security.ubuntu.com"}
+PUBLIC = {
+    "deb.debian.org",
+    "security.debian.org",
+    "archive.ubuntu.com",
+    "ports.ubuntu.com",
+    "security.ubuntu.com",
+}
 
 
 def tracked() -> list[Path]:
