@@ -159,7 +159,7 @@ def _stdin(case: Case, world: World, word: str, context: Path) -> bytes | None:
             return world.fill(case.dockerfile or "", case.id, word).encode()
         case "tar":
             stream = io.BytesIO()
-            with tarfile.open(fileobj=stream, mode="w") as archive:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
                 archive.add(context, arcname=".")
             return stream.getvalue()
         case _:

@@ -11,7 +11,9 @@ A file holds one area; every ``[[case]]`` in it is one build:
     context              what to build instead of the directory (a URL, or a path below it)
     stdin                "dockerfile" or "tar": sent on standard input instead of a directory
     mentions             a regular expression our own error message must match
-    differs              a reason: BuildKit's verdict is kept, ours is in [case.ours]
+    differs              why we do otherwise: BuildKit's result is kept, ours is in [case.ours]
+    by_hand              why BuildKit could not be asked: then what is expected is written by hand
+    times                whether files' times are compared
     [case.files]         the context, see `plant`
     [case.contexts]      named contexts: a string, or a table of files
     [case.web]           files served below http://cases.test/web/
@@ -32,6 +34,7 @@ import os
 import re
 import tarfile
 import tomllib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +43,7 @@ from typing import Any
 import zstandard
 
 CASES = Path(__file__).parent.parent / "cases"
-EPOCH = 1_700_000_000  # every planted file's time
+EPOCH = 1_700_000_000  # a planted file's time follows from its content, at most two days after this
 
 Files = Mapping[str, Any]
 
@@ -63,6 +66,7 @@ class Case:
     stdin: str = ""
     mentions: str = ""
     differs: str = ""
+    by_hand: str = ""
     times: bool = False
     files: Files = field(default_factory=dict)
     contexts: Mapping[str, Any] = field(default_factory=dict)
@@ -116,12 +120,17 @@ def plant(files: Files, folder: Path) -> None:
         else:
             path.write_bytes(content_of(name, spec))
         path.chmod(int(spec.get("mode", "644"), 8))
-        os.utime(path, (EPOCH, EPOCH))
+        os.utime(path, (time_of(spec), time_of(spec)))
     for path, _, _ in os.walk(folder):
         if Path(path) not in [found for found, _ in directories]:
             os.chmod(path, 0o755)
     for path, mode in reversed(directories):
         path.chmod(mode)
+
+
+def time_of(spec: Mapping[str, Any]) -> int:
+    """A file's time: BuildKit takes files of one name, size and time in two contexts for the same."""
+    return EPOCH + zlib.crc32(repr(spec).encode()) % 172_800
 
 
 def content_of(name: str, spec: Mapping[str, Any]) -> bytes:
