@@ -145,6 +145,27 @@ class Layout:
         with path.open("rb") as source:
             self.push(source, expected)
 
+    def adopt(self, path: Path, digest: str) -> None:
+        """Take over a file of the same file system whose bytes the caller has hashed; ``path`` is gone then."""
+        self._prepare()
+        target = self._locate(digest)
+        with ingest.disk("storing content", self.root):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+
+    def write_file(self, name: Path, data: bytes) -> None:
+        """Replace a small file below the layout's folder atomically; for what others keep beside the blobs."""
+        self._prepare()
+        with Ingest(self.root) as temporary:
+            temporary.write(data)
+            temporary.place(self.root / name)
+        ingest.sync_folder((self.root / name).parent)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _settle(self, target: Descriptor) -> None:
@@ -203,6 +224,9 @@ class Layout:
             self._replace("oci-layout", _MARKER)
         ingest.sweep(self.root)
         self._swept = True
+        if not (self.root / "index.json").exists():
+            with self._edit():
+                pass  # writes an empty one, unless another process was faster
 
     def _require(self) -> None:
         if not (self.root / "index.json").is_file() or not (self.root / "oci-layout").is_file():
