@@ -146,7 +146,7 @@ class Layout:
             self.push(source, expected)
 
     def adopt(self, path: Path, digest: str) -> None:
-        """Take over a file of the same file system whose bytes the caller has hashed; ``path`` is gone then."""
+        """Move a file of the same file system, whose bytes the caller has hashed, in among the blobs."""
         self._prepare()
         target = self._locate(digest)
         with ingest.disk("storing content", self.root):
@@ -159,7 +159,7 @@ class Layout:
             os.replace(path, target)
 
     def write_file(self, name: Path, data: bytes) -> None:
-        """Replace a small file below the layout's folder atomically; for what others keep beside the blobs."""
+        """Replace a small file below the layout's folder atomically, for what is kept beside the blobs."""
         self._prepare()
         with Ingest(self.root) as temporary:
             temporary.write(data)

@@ -65,6 +65,11 @@ class FixedCredentials:
         return self.credential if registry == self.registry else None
 
 
+def hub_names() -> tuple[str, ...]:
+    """What Docker Hub is called."""
+    return _HUB_NAMES
+
+
 def docker_config(environ: Mapping[str, str] = os.environ) -> Path:
     """docker's config.json."""
     return Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
