@@ -1,0 +1,1 @@
+"""Builders and their nodes: who solves a graph."""

@@ -1,0 +1,1 @@
+"""What each operation of the graph means: its cache keys, and how it is done."""

@@ -1,0 +1,270 @@
+"""The pipeline: context → stages → plan → graph → layers → image → export. One line a phase."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO
+
+import msgspec
+
+from polyarch.build_plan import BuildPlan, make_plan
+from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
+from polyarch.content.state import State
+from polyarch.context.main import MainContext, open_context, open_directory
+from polyarch.errors import CancelledError, DockerfileError, PolyarchError, StepError
+from polyarch.export.annotations import Annotation
+from polyarch.export.export import export
+from polyarch.export.output import Output
+from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
+from polyarch.graph.arguments import proxy_environment
+from polyarch.graph.convert import TargetResult
+from polyarch.graph.draft import stamped
+from polyarch.graph.stages import NamedContext, Options
+from polyarch.image.locate import local_store
+from polyarch.layer.rootfs import Rootfs
+from polyarch.oci import platform as platforms
+from polyarch.oci.platform import Platform
+from polyarch.oci.reference import Reference
+from polyarch.ops.result import digest_of
+from polyarch.proof.bases import BaseResolver
+from polyarch.registry.client import Client
+from polyarch.solver.cache import SqliteCache
+from polyarch.solver.events import EventSink, VertexCompleted, ignore
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """Everything ``polyarch build`` can be told, with buildx's names. Empty ``platforms`` is the host's."""
+
+    context: str = "."
+    dockerfile: str | None = None
+    platforms: tuple[Platform, ...] = ()
+    tags: tuple[Reference, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
+    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
+    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    agents: Mapping[str, Path] = field(default_factory=dict)
+    network: str = "default"
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+    ulimits: tuple[str, ...] = ()
+    no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
+    pull: bool = False
+    allow: frozenset[str] = frozenset()
+    runtime: str = ""
+
+    def epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
+        text = self.build_args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
+        if not text:
+            return None
+        if not text.isdigit():
+            raise PolyarchError(
+                f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", reason="invalid-epoch"
+            )
+        return int(text)
+
+
+@dataclass(frozen=True)
+class BuiltPlatform:
+    """How one platform's image came to be: "native", "cross-compiled", "emulated" or "copied" (no code ran
+    for it)."""
+
+    platform: Platform
+    how: str
+
+
+@dataclass(frozen=True)
+class BuildOutcome:
+    """What a build left behind. ``seconds`` is how long it took."""
+
+    summary: ExportSummary
+    platforms: tuple[BuiltPlatform, ...]
+    seconds: float
+
+    @property
+    def digest(self) -> str:
+        """The digest of the index, or of the only manifest."""
+        return self.summary.digest
+
+
+def run(
+    request: BuildRequest,
+    *,
+    state: State | None = None,
+    events: EventSink = ignore,
+    cancelled: Event | None = None,
+    stdin: BinaryIO | None = None,
+) -> BuildOutcome:
+    """Build, and leave the result where the outputs say; it stays in the local store in any case.
+
+    Raises DockerfileError, StepError, NotFoundError and others of ``polyarch.errors``; the tag and the
+    store are then as they were.
+    """
+    started = time.monotonic()
+    state = state or State.default()
+    cancelled = cancelled or Event()
+    seen = _Watch(events)
+    with Client() as client:
+        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        plan = plan_build(request, context, state, client)
+        node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
+        try:
+            try:
+                wanted = [target.vertex.digest for target in plan.targets if target.vertex is not None]
+                solved = node.solve(plan.graph, list(dict.fromkeys(wanted)), seen, cancelled)
+            except PolyarchError as error:
+                raise _explained(error, seen.failed, plan) from None
+            result = _assemble(plan, solved, request, state)
+            if cancelled.is_set():
+                raise CancelledError("the build was stopped", reason="cancelled")
+            summary = export(
+                result,
+                request.outputs,
+                state=state,
+                layout=node.layers.content,
+                layers=node.layers,
+                client=client,
+                tags=request.tags,
+                progress=events,
+            )
+        finally:
+            node.close()
+    how = tuple(BuiltPlatform(target.platform, seen.how(target, plan)) for target in plan.targets)
+    return BuildOutcome(summary, how, time.monotonic() - started)
+
+
+def plan_build(request: BuildRequest, context: MainContext, state: State, client: Client) -> BuildPlan:
+    """Everything that can be known before anything runs; nothing is executed or written."""
+    resolver = BaseResolver(local_store(state, client), client, request.pull)
+    return make_plan(context, _options(request), request.platforms or (platforms.host(),), resolver)
+
+
+def _options(request: BuildRequest) -> Options:
+    return Options(
+        build_platform=platforms.host(),
+        target=request.target,
+        build_args=request.build_args,
+        labels=request.labels,
+        contexts=request.contexts,
+        network=request.network,
+        hosts=request.hosts,
+        shm_size=request.shm_size,
+        ulimits=request.ulimits,
+        hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
+        epoch=request.epoch(),
+        several_platforms=len(request.platforms) > 1
+        or request.build_args.get("BUILDKIT_MULTI_PLATFORM", "") in ("1", "true"),
+    )
+
+
+def _surroundings(request: BuildRequest, context: MainContext, state: State) -> Surroundings:
+    contexts: dict[str, Callable[[], Rootfs]] = {"context": context.files}
+    for named in request.contexts.values():
+        if named.kind == "local":
+            contexts[named.name] = _directory(Path(named.value), state)
+    return Surroundings(
+        contexts=contexts,
+        secrets=request.secrets,
+        agents=request.agents,
+        proxies=proxy_environment(request.build_args),
+        allow=request.allow,
+        runtime=request.runtime,
+    )
+
+
+def _directory(path: Path, state: State) -> Callable[[], Rootfs]:
+    return lambda: open_directory(path, state)
+
+
+def _assemble(
+    plan: BuildPlan, solved: Mapping[str, Rootfs], request: BuildRequest, state: State
+) -> BuildResult:
+    """The images' configurations with their times. What is the same as in an earlier build keeps the earlier
+    build's time, so that an unchanged build has an unchanged digest."""
+    cache = SqliteCache(state.database)
+    results = []
+    for target in plan.targets:
+        rootfs = Rootfs() if target.vertex is None else solved[target.vertex.digest]
+        results.append(PlatformResult(target.platform, rootfs, _dated(target, rootfs, plan, cache, request)))
+    origins = base_origins(plan.graph, plan.local)
+    return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
+
+
+def _dated(target: TargetResult, rootfs: Rootfs, plan: BuildPlan, cache: SqliteCache, request: BuildRequest):  # type: ignore[no-untyped-def]
+    from datetime import datetime
+
+    if plan.options.epoch is not None:
+        from polyarch.graph.convert import rfc3339
+
+        return stamped(target.config, rfc3339(plan.options.epoch), target.base_history)
+    key = digest_of("created", msgspec.json.encode(target.config).decode("utf-8", "replace"), rootfs.id)
+    created = None if request.no_cache else cache.get(key)
+    if created is None:
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        cache.put(key, created)
+    return stamped(target.config, created, target.base_history)
+
+
+class _Watch:
+    """Passes events on and remembers what the summary and errors need."""
+
+    def __init__(self, events: EventSink) -> None:
+        self._events = events
+        self._how: dict[str, str] = {}
+        self.failed = ""
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, VertexCompleted):
+            if event.how:
+                self._how[event.digest] = event.how
+            if event.error and not event.cancelled and not self.failed:
+                self.failed = event.digest
+        self._events(event)  # type: ignore[arg-type]  # what came in goes out
+
+    def how(self, target: TargetResult, plan: BuildPlan) -> str:
+        """The word for how the target's platform was made."""
+        return plan.strategy(target)
+
+
+def _explained(error: PolyarchError, failed: str, plan: BuildPlan) -> PolyarchError:
+    """The error with the place in the Dockerfile and the step's name."""
+    meta = plan.graph.meta.get(failed)
+    if meta is None:
+        return error
+    if error.location is None:
+        error.location = meta.location
+    if isinstance(error, StepError):
+        lines = error.output.rstrip().splitlines()[-20:]
+        shown = "\n".join(f"  | {line}" for line in lines)
+        error.detail = f"step: {meta.name}\nplatform: {error.platform}" + (f"\n{shown}" if shown else "")
+    elif not isinstance(error, (DockerfileError, CancelledError)) and meta.name not in error.detail:
+        error.detail = "\n".join(part for part in (f"step: {meta.name}", error.detail) if part)
+    return error
+
+
+def names_of(tags: Sequence[str]) -> tuple[Reference, ...]:
+    """Tags as references; UsageError for a digest where a tag belongs."""
+    from polyarch.errors import UsageError
+
+    found = []
+    for tag in tags:
+        reference = Reference.parse(tag)
+        if reference.digest:
+            raise UsageError(f"a tag cannot have a digest: {tag!r}", reason="invalid-tag")
+        found.append(reference)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,155 @@
+"""The default node: this machine, this process, no daemon."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO
+
+from polyarch.content.layout import Layout
+from polyarch.content.state import State
+from polyarch.content.store import Store
+from polyarch.executor.sandbox import Sandbox
+from polyarch.executor.spec import Executor
+from polyarch.graph.vertex import Graph, ImageOp
+from polyarch.image.sparse import SparseStore
+from polyarch.layer.layer import Privilege
+from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.store import LayerStore
+from polyarch.oci.platform import Platform, host
+from polyarch.oci.reference import Reference
+from polyarch.ops.make import operation
+from polyarch.ops.result import Result
+from polyarch.ops.session import Session
+from polyarch.proof.bases import LAYOUT, LOCAL
+from polyarch.registry.client import Client
+from polyarch.solver.cache import SqliteCache
+from polyarch.solver.events import EventSink, ignore
+from polyarch.solver.scheduler import Scheduler, Task
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the client of a node brings along: its directories, secrets, agents and proxy settings."""
+
+    contexts: Mapping[str, Callable[[], Rootfs]] = field(default_factory=dict)
+    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    agents: Mapping[str, Path] = field(default_factory=dict)
+    proxies: tuple[str, ...] = ()
+    allow: frozenset[str] = frozenset()
+    runtime: str = ""
+
+
+class _LazyPrivilege:
+    """Starts the sandbox only when somebody really needs to own files."""
+
+    def __init__(self, start: Callable[[], Privilege]) -> None:
+        self._start = start
+
+    def call(self, function: str, *arguments: object, files: Sequence[int] = ()) -> object:
+        return self._start().call(function, *arguments, files=files)
+
+    def open(self, path: Path) -> BinaryIO:
+        return self._start().open(path)
+
+
+class EmbeddedNode:
+    """Solves graphs here. Implements ``Node``."""
+
+    def __init__(self, state: State, local: SparseStore, client: Client, surroundings: Surroundings) -> None:
+        self.state = state
+        self._local = local
+        self._client = client
+        self._around = surroundings
+        self._sandbox: Sandbox | None = None
+        self._lock = threading.Lock()
+        self.layers = LayerStore(state, local.layout, _LazyPrivilege(lambda: self.sandbox().privilege))
+        self._cache = SqliteCache(state.database)
+
+    @property
+    def platforms(self) -> Sequence[Platform]:
+        return (host(),)
+
+    def sandbox(self) -> Sandbox:
+        """The sandbox, started when first asked for."""
+        with self._lock:
+            if self._sandbox is None:
+                self._sandbox = Sandbox.start(self.state)
+            return self._sandbox
+
+    def solve(
+        self, graph: Graph, wanted: Sequence[str], events: EventSink, cancelled: Event
+    ) -> Mapping[str, Rootfs]:
+        scheduler = Scheduler(self._cache, events, cancelled, processes=max(4, os.cpu_count() or 1))
+        results = scheduler.solve(self._tasks(graph), wanted)
+        found: dict[str, Rootfs] = {}
+        for digest, result in results.items():
+            assert isinstance(result, Result)
+            found[digest] = result.rootfs
+        return found
+
+    def preview(self, graph: Graph, wanted: Sequence[str]) -> list[tuple[str, str]]:
+        """For each vertex needed (by digest): "source", "cached", or why it would run."""
+        scheduler = Scheduler(self._cache, ignore, Event())
+        return [
+            (task.node.digest, verdict) for task, verdict in scheduler.preview(self._tasks(graph), wanted)
+        ]
+
+    def _tasks(self, graph: Graph) -> list[Task]:
+        session = Session(
+            state=self.state,
+            layers=self.layers,
+            cache=self._cache,
+            contexts=self._around.contexts,
+            origins=self._origin,
+            executor=self._executor,
+            secrets=self._around.secrets,
+            agents=self._around.agents,
+            proxies=self._around.proxies,
+            allow=self._around.allow,
+        )
+        return [
+            Task(
+                vertex,
+                operation(vertex, session),
+                graph.meta[digest].name,
+                graph.meta[digest].slot,
+                graph.meta[digest].ignore_cache,
+            )
+            for digest, vertex in graph.vertices.items()
+        ]
+
+    def close(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.close()
+
+    def _executor(self) -> Executor:
+        if self._around.runtime:
+            from polyarch.executor.runtimes import RuntimeExecutor
+
+            return RuntimeExecutor(self._around.runtime, self.state)
+        return self.sandbox()
+
+    def _origin(self, origin: str) -> Store:
+        if origin == LOCAL:
+            return self._local
+        if origin.startswith(LAYOUT):
+            return Layout(Path(origin.removeprefix(LAYOUT)), create=False)
+        return self._client.repository(Reference.parse(origin))
+
+
+def base_origins(graph: Graph, local: SparseStore) -> dict[str, tuple[str, ...]]:
+    """Where layers of base images can be had, by their digests: what an exporter need not upload."""
+    found: dict[str, tuple[str, ...]] = {}
+    for vertex in graph.vertices.values():
+        if isinstance(vertex.op, ImageOp):
+            for descriptor in vertex.op.layers:
+                places = local.origins.places(descriptor.digest) if vertex.op.origin == LOCAL else ()
+                if vertex.op.origin != LOCAL:
+                    places = (vertex.op.origin,)
+                found[descriptor.digest] = tuple(dict.fromkeys((*found.get(descriptor.digest, ()), *places)))
+    return found

@@ -1,0 +1,237 @@
+"""``polyarch build``: buildx's flags, progress while it runs, and a summary that says where the image is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from polyarch.build import BuildOutcome, BuildRequest
+
+_MANY: dict[str, Any] = {"multiple": True}
+
+
+@click.command(short_help="Build a Dockerfile for one or many platforms.")
+@click.argument("context", default=".")
+@click.option("--platform", "platform", metavar="P[,P…]", help="Target platforms.", **_MANY)
+@click.option("-t", "--tag", "tags", metavar="NAME[:TAG]", help="Name the result.", **_MANY)
+@click.option(
+    "-f", "--file", "dockerfile", metavar="PATH", help="The Dockerfile (default: CONTEXT/Dockerfile)."
+)
+@click.option("--target", default="", metavar="STAGE", help="The stage to build.")
+@click.option("--build-arg", "build_args", metavar="KEY[=VALUE]", help="Set a build argument.", **_MANY)
+@click.option("--label", "labels", metavar="KEY=VALUE", help="Set a label of the image.", **_MANY)
+@click.option(
+    "--annotation",
+    "annotations",
+    metavar="[TYPE:]KEY=VALUE",
+    help="Annotate manifests or the index.",
+    **_MANY,
+)
+@click.option("--push", is_flag=True, help="Push the result to its registry.")
+@click.option("--load", is_flag=True, help="Hand the result to docker or podman.")
+@click.option(
+    "-o", "--output", "outputs", metavar="type=TYPE[,…]", help="What becomes of the result.", **_MANY
+)
+@click.option("--no-cache", is_flag=True, help="Run everything again.")
+@click.option(
+    "--no-cache-filter", "no_cache_filter", metavar="STAGE", help="Run these stages again.", **_MANY
+)
+@click.option("--pull", is_flag=True, help="Ask the registry for bases even when they are here.")
+@click.option(
+    "--progress",
+    default=lambda: os.environ.get("BUILDKIT_PROGRESS", "auto"),
+    metavar="auto|tty|plain|quiet|rawjson",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the image's digest.")
+@click.option("--iidfile", metavar="FILE", help="Write the image's ID to a file.")
+@click.option("--metadata-file", metavar="FILE", help="Write what was built, as JSON.")
+@click.option("--network", default="default", metavar="default|host|none", help="The network of RUN steps.")
+@click.option(
+    "--add-host", "hosts", metavar="NAME:ADDRESS", help="A line for /etc/hosts of RUN steps.", **_MANY
+)
+@click.option(
+    "--secret", "secrets", metavar="id=ID[,src=FILE|,env=VAR]", help="A secret for RUN --mount.", **_MANY
+)
+@click.option("--ssh", "ssh", metavar="default|ID[=SOCKET]", help="An ssh agent for RUN --mount.", **_MANY)
+@click.option("--build-context", "contexts", metavar="NAME=VALUE", help="A named context.", **_MANY)
+@click.option(
+    "--allow", "allow", metavar="ENTITLEMENT", help="Allow network.host or security.insecure.", **_MANY
+)
+@click.option("--shm-size", default="", metavar="SIZE", help="The size of /dev/shm in RUN steps.")
+@click.option("--ulimit", "ulimits", metavar="NAME=SOFT[:HARD]", help="A limit for RUN steps.", **_MANY)
+@click.option("--runtime", default="", metavar="crun|runc", help="Run steps in an OCI runtime.")
+@click.option("--check", is_flag=True, help="Check the Dockerfile and build nothing.")
+@click.option(
+    "--call", default="build", metavar="build|check|outline|targets", help="What to do with the Dockerfile."
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
+@click.option("--builder", hidden=True)
+@click.option("--provenance", hidden=True)
+@click.option("--sbom", hidden=True)
+def build(**options: Any) -> int:
+    """Build a Dockerfile for one or many platforms.
+
+    CONTEXT is a directory, a git or http URL, or - for a Dockerfile or tar on standard input. The result
+    stays in the local store under its tags; --push, --load and -o send it elsewhere too.
+    """
+    call = "check" if options["check"] else options["call"].partition(",")[0]
+    if call != "build":
+        from polyarch.cli.check import answer
+
+        return answer(call, options)
+    request = _request(options)
+    if options["dry_run"]:
+        from polyarch.cli.plan import show
+
+        return show(request)
+    return _run(request, options)
+
+
+def _request(options: dict[str, Any]) -> BuildRequest:
+    from polyarch.build import BuildRequest, names_of
+    from polyarch.cli import options as values
+    from polyarch.errors import UsageError
+    from polyarch.export import annotations, output
+    from polyarch.oci.platform import parse_list
+
+    platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
+    outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"])
+    tags = names_of(options["tags"])
+    if any(out.push and not (tags or out.names) for out in outputs):
+        raise UsageError(
+            "tag is needed when pushing to registry", hint="add -t NAME", reason="push-without-tag"
+        )
+    if options["network"] not in ("default", "host", "none"):
+        raise UsageError(
+            f"--network {options['network']}: not supported", hint="default, host or none", reason="network"
+        )
+    build_args = values.pairs("--build-arg", options["build_args"])
+    return BuildRequest(
+        context=options["context"],
+        dockerfile=options["dockerfile"],
+        platforms=platforms,
+        tags=tags,
+        outputs=outputs,
+        target=options["target"],
+        build_args=build_args,
+        labels=values.labels(options["labels"]),
+        annotations=annotations.parse_all(options["annotations"]),
+        contexts=values.build_contexts(options["contexts"]),
+        secrets=values.secrets(options["secrets"]),
+        agents=values.ssh_agents(options["ssh"]),
+        network=options["network"],
+        hosts=values.hosts(options["hosts"]),
+        shm_size=values.size("--shm-size", options["shm_size"]) if options["shm_size"] else 0,
+        ulimits=options["ulimits"],
+        no_cache=options["no_cache"],
+        no_cache_stages=frozenset(
+            name.lower() for text in options["no_cache_filter"] for name in text.split(",")
+        ),
+        pull=options["pull"],
+        allow=frozenset(word for text in options["allow"] for word in text.split(","))
+        | ({"network.host"} if options["network"] == "host" else set()),
+        runtime=options["runtime"],
+    )
+
+
+def _run(request: BuildRequest, options: dict[str, Any]) -> int:
+    from polyarch import build as builds
+    from polyarch.cli.progress import shown
+
+    mode = "quiet" if options["quiet"] else options["progress"]
+    with _stopping() as cancelled, shown(mode) as events:
+        outcome = builds.run(request, events=events, cancelled=cancelled)
+    _write_files(outcome, options)
+    if options["quiet"]:
+        print(outcome.summary.image_id or outcome.digest)
+    else:
+        print("\n".join(summary_lines(outcome)), file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _stopping() -> Iterator[Event]:
+    """An event that Ctrl-C and SIGTERM set; the second Ctrl-C is an ordinary interrupt."""
+    cancelled = Event()
+
+    def stop(number: int, frame: object) -> None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        cancelled.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancelled
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summary_lines(outcome: BuildOutcome) -> list[str]:
+    """Where the image is, its digest, each platform with its size and how it was made, and the time."""
+    how = {built.platform: built.how for built in outcome.platforms}
+    lines = [""]
+    if outcome.digest:
+        lines.append(f"digest: {outcome.digest}")
+    for platform in outcome.summary.platforms:
+        made = how.get(platform.platform, "")
+        lines.append(
+            f"  {platform.platform!s:<16} {_size(platform.size):>9}  {made:<15} {platform.manifest.digest}"
+        )
+    lines += [f"  {text}" for text in outcome.summary.destinations]
+    lines.append(f"done in {outcome.seconds:.1f} s")
+    return lines
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
+
+
+def _write_files(outcome: BuildOutcome, options: dict[str, Any]) -> None:
+    if options["iidfile"]:
+        _write(Path(options["iidfile"]), outcome.summary.image_id)
+    if options["metadata_file"]:
+        _write(Path(options["metadata_file"]), json.dumps(_metadata(outcome), indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file's content at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _metadata(outcome: BuildOutcome) -> dict[str, Any]:
+    """buildx's keys."""
+    import msgspec
+
+    summary = outcome.summary
+    found: dict[str, Any] = {"buildx.build.ref": f"embedded/embedded0/{uuid.uuid4().hex[:25]}"}
+    if summary.descriptor is not None:
+        found["containerimage.descriptor"] = msgspec.to_builtins(summary.descriptor)
+        found["containerimage.digest"] = summary.digest
+        if len(summary.platforms) == 1:
+            found["containerimage.config.digest"] = summary.platforms[0].config_digest
+    if summary.names:
+        found["image.name"] = ",".join(summary.names)
+    return found

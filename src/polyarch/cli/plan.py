@@ -1,0 +1,20 @@
+"""``polyarch build --dry-run``: the plan, with the reason for every step, and nothing run."""
+
+from __future__ import annotations
+
+import sys
+
+from polyarch.build import BuildRequest, preview
+
+
+def show(request: BuildRequest) -> int:
+    """Print every step: its name, whether it is cached and, if not, why; then how each platform is made."""
+    plan, steps = preview(request)
+    for name, how, verdict in steps:
+        note = f"{how}; {verdict}" if how else verdict
+        print(f"{name.splitlines()[0]}\n    {note}")
+    print()
+    for target in plan.targets:
+        print(f"{target.platform!s:<16} {plan.strategy(target)}")
+    print("nothing was run", file=sys.stderr)
+    return 0

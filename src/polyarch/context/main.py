@@ -1,0 +1,186 @@
+"""The main build context and its Dockerfile: a directory, standard input, a git repository or a URL."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from polyarch.content.state import State
+from polyarch.context.archive import archive_layer, is_archive_start
+from polyarch.context.directory import DirectoryContext
+from polyarch.context.git import is_git_url
+from polyarch.context.http import is_http_url
+from polyarch.context.ignore import Matcher, read_patterns
+from polyarch.context.index import ContentIndex
+from polyarch.errors import NotFoundError, PolyarchError, UsageError
+from polyarch.layer.rootfs import Rootfs
+
+MAX_DOCKERFILE = 4 << 20  # bytes
+_NAMES = ("Dockerfile", "dockerfile")
+
+
+@dataclass(frozen=True)
+class MainContext:
+    """``files`` gives the context's files when they are needed; ``dockerfile`` is the text, ``name`` what to
+    call it in messages; ``patterns`` are those of the .dockerignore that applies."""
+
+    files: Callable[[], Rootfs]
+    dockerfile: str
+    name: str
+    patterns: tuple[str, ...] = ()
+
+
+def open_context(text: str, dockerfile: str | None, state: State, stdin: BinaryIO) -> MainContext:
+    """The context ``text`` with the Dockerfile ``dockerfile`` (None: the usual name; ``-``: standard input).
+
+    NotFoundError and UsageError name the path and say what was looked for.
+    """
+    if text == "-" and dockerfile == "-":
+        raise UsageError(
+            "the context and the Dockerfile cannot both come from standard input", reason="stdin-twice"
+        )
+    given = stdin.read(MAX_DOCKERFILE + 1) if dockerfile == "-" else None
+    if text == "-":
+        return _from_stream(stdin, dockerfile)
+    if is_git_url(text):
+        from polyarch.context import git
+
+        _, rootfs = git.fetch(text, state)
+        return _from_rootfs(rootfs, dockerfile, given, text)
+    if is_http_url(text):
+        from polyarch.context import http
+
+        file = http.fetch(text, state)
+        with open(file.path, "rb") as stream:
+            return _from_stream(stream, dockerfile, given)
+    return _from_directory(Path(text), dockerfile, given, state)
+
+
+def open_directory(path: Path, state: State, patterns: tuple[str, ...] | None = None) -> Rootfs:
+    """A local directory as files; its own .dockerignore applies unless ``patterns`` are given."""
+    _check_directory(path)
+    if patterns is None:
+        patterns = _patterns_in(path / ".dockerignore")
+    matcher = Matcher(patterns) if patterns else None
+    return Rootfs((DirectoryContext(path, matcher=matcher, index=ContentIndex(state)),))
+
+
+def _check_directory(path: Path) -> None:
+    if not path.exists():
+        raise NotFoundError(
+            f"the build context {str(path)!r} does not exist",
+            hint="give a directory, a git or http URL, or - for standard input",
+            reason="context-not-found",
+        )
+    if not path.is_dir():
+        raise UsageError(
+            f"the build context {str(path)!r} is not a directory",
+            hint="to build with a Dockerfile elsewhere: -f DOCKERFILE DIRECTORY",
+            reason="context-not-directory",
+        )
+
+
+def _from_directory(path: Path, dockerfile: str | None, given: bytes | None, state: State) -> MainContext:
+    _check_directory(path)
+    if given is not None:
+        name, content, beside = "Dockerfile", given, None
+    else:
+        place = _find(path, dockerfile)
+        name, content, beside = str(dockerfile or place.name), _read(place), place
+    patterns = None
+    if beside is not None:
+        own = beside.with_name(beside.name + ".dockerignore")
+        if own.is_file():
+            patterns = _patterns_in(own)
+    if patterns is None:
+        patterns = _patterns_in(path / ".dockerignore")
+    return MainContext(lambda: open_directory(path, state, patterns), _text(content, name), name, patterns)
+
+
+def _find(context: Path, dockerfile: str | None) -> Path:
+    if dockerfile is None:
+        candidates = [context / name for name in _NAMES]
+    else:
+        candidates = [Path(dockerfile), context / dockerfile]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    wanted = dockerfile or "Dockerfile"
+    raise NotFoundError(
+        f"failed to read dockerfile: {wanted} is not there",
+        detail=f"looked for {', '.join(str(candidate) for candidate in candidates)}",
+        hint="give its place with -f",
+        reason="dockerfile-not-found",
+    )
+
+
+def _from_stream(stream: BinaryIO, dockerfile: str | None, given: bytes | None = None) -> MainContext:
+    start = stream.read(512)
+    if is_archive_start(start):
+        layer = archive_layer(_Rejoined(start, stream), name="build context")  # type: ignore[arg-type]
+        return _from_rootfs(Rootfs((layer,)), dockerfile, given, "standard input")
+    content = start + stream.read(MAX_DOCKERFILE + 1)
+    if not content.strip():
+        raise UsageError("standard input is empty: expected a Dockerfile or a tar", reason="empty-stdin")
+    if dockerfile not in (None, "-"):
+        raise UsageError(
+            f"-f {dockerfile}: standard input is a Dockerfile, not a tar that could hold one",
+            reason="dockerfile-twice",
+        )
+    return MainContext(Rootfs, _text(content, "Dockerfile"), "Dockerfile")
+
+
+def _from_rootfs(rootfs: Rootfs, dockerfile: str | None, given: bytes | None, where: str) -> MainContext:
+    if given is not None:
+        return MainContext(lambda: rootfs, _text(given, "Dockerfile"), "Dockerfile")
+    names = _NAMES if dockerfile is None else (dockerfile,)
+    for name in names:
+        path = rootfs.resolve(posixpath.normpath(name))
+        entry = rootfs.get(path)
+        if entry is not None and entry.type in ("file", "hardlink"):
+            content = rootfs.read(path, MAX_DOCKERFILE)
+            return MainContext(lambda: rootfs, _text(content, name), name)
+    raise NotFoundError(
+        f"failed to read dockerfile: {names[0]} is not in {where}",
+        hint="give its place in the context with -f",
+        reason="dockerfile-not-found",
+    )
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(MAX_DOCKERFILE + 1)
+
+
+def _text(content: bytes, name: str) -> str:
+    if len(content) > MAX_DOCKERFILE:
+        raise PolyarchError(
+            f"{name} is larger than {MAX_DOCKERFILE >> 20} MiB", reason="dockerfile-too-large"
+        )
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _patterns_in(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    return read_patterns(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+
+
+class _Rejoined:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start = start
+        self._rest = rest
+
+    def read(self, size: int = -1) -> bytes:
+        if self._start:
+            if size is None or size < 0:
+                data, self._start = self._start + self._rest.read(), b""
+                return data
+            data, self._start = self._start[:size], self._start[size:]
+            return data
+        return self._rest.read(size)

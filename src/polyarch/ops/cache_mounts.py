@@ -1,0 +1,96 @@
+"""Directories that survive between builds: ``RUN --mount=type=cache``.
+
+A cache belongs to an id *and a platform*, so that compilers of two architectures never find each other's
+objects. An id that begins with ``any/`` is shared by all platforms on purpose.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+from polyarch.graph.vertex import ExecMount
+from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.store import LayerStore
+from polyarch.oci.platform import Platform
+
+SHARED_PREFIX = "any/"
+
+
+class CacheMounts:
+    """The caches below one folder: ``DIGEST/DIGEST.NUMBER`` with a lock file beside each."""
+
+    def __init__(self, folder: Path, layers: LayerStore) -> None:
+        self._folder = folder
+        self._layers = layers
+
+    @contextmanager
+    def use(
+        self, mount: ExecMount, platform: Platform, seed: Rootfs | None, cancelled: Event | None
+    ) -> Iterator[Path]:
+        """The directory for a mount, while the step runs.
+
+        ``shared``: any number of steps at once; ``locked``: the second waits; ``private``: a second step at
+        the same time gets another directory.
+        """
+        folder = self._folder / _name(mount, platform)
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 0
+        while True:
+            lock = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                if _lock(lock, mount.sharing, wait=mount.sharing != "private"):
+                    yield self._directory(folder / str(number), mount, seed)
+                    return
+            finally:
+                os.close(lock)
+            number += 1
+
+    def _directory(self, path: Path, mount: ExecMount, seed: Rootfs | None) -> Path:
+        if path.is_dir():
+            return path
+        source = seed.resolve(mount.source) if seed is not None else ""
+        entry = seed.get(source) if seed is not None else None
+        mode = mount.mode if mount.mode is not None else (entry.mode if entry is not None else 0o755)
+        owner = (mount.uid or 0, mount.gid or 0)
+        fresh = path.with_name(f"{path.name}.new")
+        privilege = self._layers.privilege
+        trees = [str(tree) for tree in seed.trees()] if seed is not None else []
+        privilege.call("polyarch.ops.cache_mounts:make", str(fresh), trees, source, mode, *owner)
+        os.rename(fresh, path)
+        return path
+
+
+def make(path: str, trees: list[str], source: str, mode: int, uid: int, gid: int) -> None:
+    """Make a cache's directory (where files may be owned by anybody), filled from layers' trees."""
+    shutil.rmtree(path, ignore_errors=True)
+    os.mkdir(path, 0o700)
+    for tree in trees:
+        below = os.path.join(tree, source) if source else tree
+        if os.path.isdir(below) and not os.path.islink(below):
+            shutil.copytree(below, path, symlinks=True, dirs_exist_ok=True)
+    os.chown(path, uid, gid)
+    os.chmod(path, mode)
+
+
+def _name(mount: ExecMount, platform: Platform) -> str:
+    """The folder of a cache. What it is seeded with belongs to it, as in BuildKit."""
+    shared = mount.id.startswith(SHARED_PREFIX)
+    key = "\0".join((mount.id, "" if shared else str(platform), mount.source))
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _lock(descriptor: int, sharing: str, *, wait: bool) -> bool:
+    """Take the lock that ``sharing`` needs; False when it is taken and nobody wants to wait."""
+    kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""A layer being drawn: the entries it will hold, seen together with the root filesystem below it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from polyarch.errors import PolyarchError
+from polyarch.layer.entry import Entry, Toc
+from polyarch.layer.rootfs import Rootfs
+
+MAX_LINKS = 40  # as Linux has it
+
+Opener = Callable[[], BinaryIO]
+
+
+class Canvas:
+    """New entries over a base. Nothing is read, written or mounted; only tables of contents are looked at.
+
+    ``mtime_ns`` is given to directories that have to be made.
+    """
+
+    def __init__(self, base: Rootfs, mtime_ns: int) -> None:
+        self.base = base
+        self.mtime_ns = mtime_ns
+        self._entries: dict[str, Entry] = {}
+        self._openers: dict[str, Opener] = {}
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Entry | None:
+        """The entry at ``path`` (no links followed), new or of the base."""
+        found = self._entries.get(path)
+        if found is not None:
+            return found
+        for parent in _parents(path):
+            above = self._entries.get(parent)
+            if above is not None and above.type != "directory":
+                return None  # what the base has there is hidden
+        return self.base.get(path)
+
+    def resolve(self, path: str, *, last: bool = True) -> str:
+        """``path`` with symlinks followed inside the root; what is missing stays as it is written.
+
+        ``..`` never climbs out. With ``last`` False the final component is not followed.
+        """
+        pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        resolved: list[str] = []
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                del resolved[-1:]
+                continue
+            candidate = "/".join([*resolved, part])
+            entry = self.get(candidate) if (pending or last) else None
+            if entry is None or entry.type != "symlink":
+                resolved.append(part)
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise PolyarchError(f"too many levels of symbolic links: /{path}", reason="symlink-loop")
+            if entry.link.startswith("/"):
+                resolved = []
+            pending.extend(piece for piece in reversed(entry.link.split("/")) if piece not in ("", "."))
+        return "/".join(resolved)
+
+    def read(self, path: str, limit: int = 4 << 20) -> bytes | None:
+        """The content of a small file, or None when there is none."""
+        resolved = self.resolve(path)
+        entry = self.get(resolved)
+        if entry is None or entry.type not in ("file", "hardlink"):
+            return None
+        opener = self._openers.get(resolved)
+        with opener() if opener is not None else self.base.open(resolved) as stream:
+            return stream.read(limit)
+
+    # -- drawing -------------------------------------------------------------------------------------------
+
+    def put(self, entry: Entry, opener: Opener | None = None) -> None:
+        """Place an entry, replacing what is there. Its parent must be a directory."""
+        if entry.type != "directory":
+            self._forget_below(entry.path)
+        self._entries[entry.path] = entry
+        self._openers.pop(entry.path, None)
+        if opener is not None:
+            self._openers[entry.path] = opener
+
+    def make_directories(self, path: str, uid: int, gid: int, mode: int = 0o755) -> None:
+        """Make ``path`` and its missing parents; what exists stays as it is."""
+        missing: list[str] = []
+        current = path
+        while current:
+            entry = self.get(current)
+            if entry is not None:
+                if entry.type != "directory":
+                    raise PolyarchError(
+                        f"cannot make the directory /{path}: /{current} is a {entry.type}",
+                        reason="not-a-directory",
+                    )
+                break
+            missing.append(current)
+            current = posixpath.dirname(current)
+        for name in reversed(missing):
+            self.put(Entry(name, "directory", mode, uid, gid, mtime_ns=self.mtime_ns))
+
+    def _forget_below(self, path: str) -> None:
+        prefix = path + "/"
+        for name in [name for name in self._entries if name.startswith(prefix)]:
+            del self._entries[name]
+            self._openers.pop(name, None)
+
+    # -- the result ----------------------------------------------------------------------------------------
+
+    def toc(self) -> Toc:
+        """The layer's table of contents: new entries, and the directories above them, parents first."""
+        entries = dict(self._entries)
+        for path in self._entries:
+            for parent in _parents(path):
+                if parent not in entries:
+                    known = self.base.get(parent)
+                    if known is not None and known.type == "directory":
+                        entries[parent] = msgspec.structs.replace(known, path=parent)
+        ordered = sorted(entries.values(), key=lambda entry: entry.path.split("/"))
+        return Toc(tuple(_links_last(ordered)))
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """The bytes of a new file."""
+        return self._openers[entry.path]()
+
+
+def _parents(path: str) -> Iterator[str]:
+    """``a/b/c`` → ``a``, ``a/b``."""
+    position = path.find("/")
+    while position >= 0:
+        yield path[:position]
+        position = path.find("/", position + 1)
+
+
+def _links_last(entries: list[Entry]) -> list[Entry]:
+    """A hard link must come behind the file it names."""
+    position = {entry.path: number for number, entry in enumerate(entries)}
+    late = [e for n, e in enumerate(entries) if e.type == "hardlink" and position.get(e.link, -1) > n]
+    if not late:
+        return entries
+    chosen = {entry.path for entry in late}
+    return [entry for entry in entries if entry.path not in chosen] + late

@@ -1,0 +1,168 @@
+"""RUN: a process on an overlay of layers; what it leaves in the upper directory is a new layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from polyarch.errors import PolyarchError, StepError
+from polyarch.executor.spec import Process, RootFilesystem
+from polyarch.graph.vertex import ExecMount, ExecOp
+from polyarch.layer.rootfs import Rootfs
+from polyarch.ops.exec_mounts import MountPlan
+from polyarch.ops.owner import process_identity
+from polyarch.ops.result import (
+    Result,
+    base_identity,
+    definition,
+    digest_of,
+    encode_record,
+    record_layers,
+    restore,
+    rootfs_of,
+)
+from polyarch.ops.session import Session
+from polyarch.solver.events import VertexLog
+from polyarch.solver.op import CacheKey, Identity, Input, Step
+
+KEPT_OUTPUT = 16 << 10  # bytes of a failed step's output that go into the error
+
+
+class ExecOperation:
+    """Runs a step. The platform is part of the operation and so of every key."""
+
+    cacheable = True
+    exclusive = True
+
+    def __init__(self, op: ExecOp, session: Session) -> None:
+        self.op = op
+        self.session = session
+
+    def keys(self, inputs: Sequence[Input], step: Step) -> Iterator[CacheKey]:
+        parts = [("the instruction", definition(self.op)), ("the base", digest_of(*inputs[0].identity))]
+        mounted = [mount for mount in self.op.mounts if mount.input is not None]
+        identities = [(f"mount {m.target}", digest_of(*inputs[m.input or 0].identity)) for m in mounted]
+        yield CacheKey(digest_of("exec", *(value for _, value in parts + identities)), tuple(parts))
+        if mounted:
+            contents = [(f"mount {m.target}", _content(inputs[m.input or 0], m)) for m in mounted]
+            yield CacheKey(
+                digest_of("exec content", *(value for _, value in parts + contents)), tuple(contents)
+            )
+
+    def run(self, inputs: Sequence[Input], step: Step) -> Result:
+        session, op = self.session, self.op
+        if op.security == "insecure" and "security.insecure" not in session.allow:
+            raise PolyarchError(
+                "RUN --security=insecure is not allowed",
+                hint="allow it with --allow security.insecure",
+                reason="not-allowed",
+            )
+        if op.network == "host" and "network.host" not in session.allow:
+            raise PolyarchError(
+                "RUN --network=host is not allowed",
+                hint="allow it with --allow network.host",
+                reason="not-allowed",
+            )
+        base = rootfs_of(inputs[0])
+        executor = session.executor()
+        trees = base.trees()
+        upper = session.layers.new_upper()
+        try:
+            with ExitStack() as stack:
+                plan = MountPlan(op, session, stack)
+                mounts, environment = plan.prepare(inputs)
+                process = self._process(base, (*environment, *session.proxies))
+                output = _Output(step)
+                root = RootFilesystem(trees, upper.upper, upper.work)
+                status = executor.run(process, root, mounts, output, step.cancelled)
+        except BaseException:
+            session.layers.discard(upper)
+            raise
+        if status.code != 0:
+            session.layers.discard(upper)
+            raise self._failure(status.code, output, emulator_crashed=status.emulator_crashed)
+        layer = session.layers.adopt(upper, base)
+        how = "emulated" if status.emulated else "native"
+        return Result(base.with_layer(layer), (layer,), how)
+
+    def record(self, result: Result) -> str:
+        return encode_record(result)
+
+    def identity(self, record: str, inputs: Sequence[Input]) -> Identity:
+        return base_identity(inputs, 0) + record_layers(record)
+
+    def restore(self, record: str, inputs: Sequence[Input]) -> Result | None:
+        return restore(record, self.session.layers, rootfs_of(inputs[0]))
+
+    def _process(self, base: Rootfs, extra: tuple[str, ...]) -> Process:
+        op = self.op
+
+        def read(path: str) -> bytes | None:
+            resolved = base.resolve(path)
+            entry = base.get(resolved)
+            if entry is None or entry.type not in ("file", "hardlink"):
+                return None
+            return base.read(resolved, 4 << 20)
+
+        identity, home = process_identity(op.user, read)
+        environment = (*op.environment, *extra)
+        if not any(pair.startswith("HOME=") for pair in environment):
+            environment = (*environment, f"HOME={home}")
+        return Process(
+            arguments=op.arguments,
+            platform=op.platform,
+            environment=environment,
+            directory=op.directory,
+            identity=identity,
+            network=op.network,  # type: ignore[arg-type]  # checked when the Dockerfile was parsed
+            security=op.security,  # type: ignore[arg-type]  # the same
+            hostname=op.hostname or "buildkitsandbox",
+            hosts=op.hosts,
+            shm_size=op.shm_size or 64 << 20,
+        )
+
+    def _failure(self, code: int, output: _Output, *, emulator_crashed: bool) -> StepError:
+        command = " ".join(self.op.arguments)
+        if emulator_crashed:
+            return StepError(
+                f"the emulator for {self.op.platform} crashed while running {command!r}",
+                process_exit_code=code,
+                platform=str(self.op.platform),
+                output=output.tail(),
+                hint="cross-compile this step with FROM --platform=$BUILDPLATFORM, or build on a native node",
+                reason="emulator-crashed",
+            )
+        return StepError(
+            f"process {command!r} did not complete successfully: exit code: {code}",
+            process_exit_code=code,
+            platform=str(self.op.platform),
+            output=output.tail(),
+        )
+
+
+class _Output:
+    """Passes a step's output on, and keeps its end for an error."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._kept = bytearray()
+
+    def __call__(self, stream: int, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > 2 * KEPT_OUTPUT:
+            del self._kept[:-KEPT_OUTPUT]
+        self._step.events(VertexLog(self._step.digest, stream, data, time.time()))
+
+    def tail(self) -> str:
+        """The last lines."""
+        return bytes(self._kept[-KEPT_OUTPUT:]).decode("utf-8", "replace")
+
+
+def _content(entry: Input, mount: ExecMount) -> str:
+    """The content of what is mounted."""
+    rootfs = rootfs_of(entry)
+    path = rootfs.resolve(mount.source)
+    if rootfs.get(path) is None:
+        return "missing"
+    return rootfs.content_digest(path)

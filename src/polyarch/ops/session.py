@@ -1,0 +1,43 @@
+"""What operations need from the build they belong to: stores, sources, secrets, an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from polyarch.content.state import State
+from polyarch.content.store import Store
+from polyarch.errors import NotFoundError
+from polyarch.executor.spec import Executor
+from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.store import LayerStore
+from polyarch.solver.cache import CacheStore
+
+
+@dataclass
+class Session:
+    """One build's surroundings. Secrets are read when a step asks for them and kept nowhere else.
+
+    ``contexts`` gives the files of a named local context; ``origins`` the store behind an image's origin;
+    ``executor`` starts the sandbox when the first RUN needs it; ``agents`` are ssh agents' sockets by id;
+    ``proxies`` are ``NAME=value`` for RUN only.
+    """
+
+    state: State
+    layers: LayerStore
+    cache: CacheStore
+    contexts: Mapping[str, Callable[[], Rootfs]]
+    origins: Callable[[str], Store]
+    executor: Callable[[], Executor]
+    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    agents: Mapping[str, Path] = field(default_factory=dict)
+    proxies: tuple[str, ...] = ()
+    allow: frozenset[str] = frozenset()
+
+    def context(self, name: str) -> Rootfs:
+        """The files of the context ``name``."""
+        try:
+            return self.contexts[name]()
+        except KeyError:
+            raise NotFoundError(f"there is no build context {name!r}", reason="unknown-context") from None

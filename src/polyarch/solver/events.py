@@ -1,0 +1,69 @@
+"""What happens while a graph is solved, as a stream of frozen values. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VertexStarted:
+    digest: str
+    name: str
+    time: float
+
+
+@dataclass(frozen=True)
+class VertexCompleted:
+    """``cached`` when nothing was done; ``reason`` says why something was ("src/main.go changed"), ``how``
+    is "native", "emulated" or "" for what runs no code."""
+
+    digest: str
+    name: str
+    time: float
+    cached: bool = False
+    error: str = ""
+    cancelled: bool = False
+    reason: str = ""
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class VertexLog:
+    """A piece of a step's output; ``stream`` is 1 or 2."""
+
+    digest: str
+    stream: int
+    data: bytes
+    time: float
+
+
+@dataclass(frozen=True)
+class VertexStatus:
+    """Progress inside a vertex: ``current`` of ``total`` bytes of ``id`` (total 0 when unknown)."""
+
+    digest: str
+    id: str
+    current: int
+    total: int
+    time: float
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Warning:
+    """Something the user should know that stops nothing."""
+
+    rule: str
+    message: str
+    url: str = ""
+    file: str = ""
+    line: int = 0
+
+
+Event = VertexStarted | VertexCompleted | VertexLog | VertexStatus | Warning
+EventSink = Callable[[Event], None]  # called from several threads
+
+
+def ignore(event: Event) -> None:
+    """A sink for those who do not want to know."""

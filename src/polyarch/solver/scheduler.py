@@ -1,0 +1,277 @@
+"""Solves a graph: looks results up, runs what is missing, side by side where nothing forbids it.
+
+Every vertex gets an *outcome*: the identity of its result, and, when somebody needs the bytes, the result.
+A cache hit gives the identity only. When a later vertex misses and needs the bytes of an input whose bytes
+are gone, the input is run again; nothing else is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore, Event, RLock
+from typing import Any, Protocol
+
+from polyarch.errors import CancelledError, PolyarchError
+from polyarch.solver.cache import CacheStore
+from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted
+from polyarch.solver.op import CacheKey, Identity, Op, Step
+
+
+class Node(Protocol):
+    """What the scheduler needs to know of a vertex. Inputs come before their users."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def inputs(self) -> Sequence[Node]: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A vertex with what to do for it. ``slot`` is its place in the Dockerfile; ``fresh`` means its cached
+    results do not count (``--no-cache``)."""
+
+    node: Node
+    op: Op
+    name: str
+    slot: str = ""
+    fresh: bool = False
+
+
+@dataclass
+class _Outcome:
+    task: Task
+    inputs: list[_Outcome]
+    scheduler: Scheduler
+    lock: RLock = field(default_factory=RLock)
+    record: str = ""
+    identity: Identity = ()
+    value: Any = None
+    keys: list[CacheKey] = field(default_factory=list)
+
+    def result(self) -> Any:
+        """The result with its bytes; runs the operation again when they are gone."""
+        with self.lock:
+            if self.value is None:
+                self.value = self.task.op.restore(self.record, self.inputs)
+            if self.value is None:
+                self.scheduler.execute(self, "its result was removed")
+            return self.value
+
+
+class Scheduler:
+    """One solve. ``processes`` is how many operations may run processes at the same time."""
+
+    def __init__(
+        self,
+        cache: CacheStore,
+        events: EventSink,
+        cancelled: Event,
+        *,
+        workers: int = 16,
+        processes: int = 4,
+        lock: Callable[[str], Any] | None = None,
+    ) -> None:
+        self._cache = cache
+        self._events = events
+        self._cancelled = cancelled
+        self._workers = workers
+        self._processes = BoundedSemaphore(processes)
+        self._lock = lock
+
+    def solve(self, tasks: Sequence[Task], wanted: Sequence[str]) -> Mapping[str, Any]:
+        """The results of ``wanted`` (digests), with their bytes within reach.
+
+        The first failure cancels the rest and is raised after everything has stopped.
+        """
+        needed = _needed(tasks, wanted)
+        outcomes: dict[str, _Outcome] = {}
+        for task in needed:
+            inputs = [outcomes[node.digest] for node in task.node.inputs]
+            outcomes[task.node.digest] = _Outcome(task, inputs, self)
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="solve") as pool:
+            try:
+                self._walk(outcomes, pool)
+                finals = {digest: pool.submit(outcomes[digest].result) for digest in wanted}
+                self._collect(list(finals.values()))
+                return {digest: future.result() for digest, future in finals.items()}
+            except BaseException:  # also Ctrl-C: leaving the pool waits for what runs, so stop it first
+                self._cancelled.set()
+                raise
+
+    def _walk(self, outcomes: Mapping[str, _Outcome], pool: ThreadPoolExecutor) -> None:
+        """Decide every vertex, each as soon as its inputs are decided."""
+        waiting = {digest: {i.task.node.digest for i in o.inputs} for digest, o in outcomes.items()}
+        running: dict[Future[None], str] = {}
+        failure: BaseException | None = None
+        while waiting or running:
+            if failure is None:
+                for digest in [d for d, missing in waiting.items() if not missing]:
+                    del waiting[digest]
+                    running[pool.submit(self._decide, outcomes[digest])] = digest
+            elif not running:
+                break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                digest = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    failure = _worse(failure, error)
+                    self._cancelled.set()
+                for missing in waiting.values():
+                    missing.discard(digest)
+        if failure is not None:
+            raise failure
+
+    def preview(self, tasks: Sequence[Task], wanted: Sequence[str]) -> list[tuple[Task, str]]:
+        """What ``solve`` would do, without doing it: each task with "source", "cached", or why it would run.
+
+        Only sources are looked at, and only the cheap keys asked for.
+        """
+        outcomes: dict[str, _Outcome] = {}
+        verdicts: list[tuple[Task, str]] = []
+        for task in _needed(tasks, wanted):
+            inputs = [outcomes[node.digest] for node in task.node.inputs if node.digest in outcomes]
+            outcome = _Outcome(task, inputs, self)
+            if len(inputs) < len(task.node.inputs):
+                verdict = "an input is made anew"
+            elif not task.op.cacheable:
+                self._run(outcome, "")
+                verdict = "source"
+            else:
+                verdict = self._foresee(outcome)
+            if verdict in ("source", "cached"):
+                outcomes[task.node.digest] = outcome
+            verdicts.append((task, verdict))
+        return verdicts
+
+    def _foresee(self, outcome: _Outcome) -> str:
+        task = outcome.task
+        key = next(task.op.keys(outcome.inputs, Step(task.node.digest, self._events, self._cancelled)))
+        outcome.keys.append(key)
+        record = None if task.fresh else self._cache.get(key.value)
+        if record is None:
+            return self._explain(outcome)
+        outcome.record = record
+        outcome.identity = task.op.identity(record, outcome.inputs)
+        return "cached"
+
+    def _collect(self, futures: Sequence[Future[Any]]) -> None:
+        failure: BaseException | None = None
+        for future in futures:
+            error = future.exception()
+            if error is not None:
+                failure = _worse(failure, error)
+                self._cancelled.set()
+        if failure is not None:
+            raise failure
+
+    def _decide(self, outcome: _Outcome) -> None:
+        """Find the result in the cache, or make it."""
+        with outcome.lock:
+            self._stop_if_cancelled()
+            task = outcome.task
+            if not task.op.cacheable:
+                self.execute(outcome, "")
+                return
+            if not self._find(outcome):
+                self.execute(outcome, self._explain(outcome))
+                self._remember_parts(outcome)
+                return
+            now = time.time()
+            self._events(VertexStarted(task.node.digest, task.name, now))
+            self._events(VertexCompleted(task.node.digest, task.name, now, cached=True))
+            self._remember_parts(outcome)
+
+    def _find(self, outcome: _Outcome) -> bool:
+        """Ask for the keys one by one; a hit under a later key is remembered under the earlier ones."""
+        task = outcome.task
+        step = Step(task.node.digest, self._events, self._cancelled)
+        for key in task.op.keys(outcome.inputs, step):
+            outcome.keys.append(key)
+            record = None if task.fresh else self._cache.get(key.value)
+            if record is not None:
+                outcome.record = record
+                outcome.identity = task.op.identity(record, outcome.inputs)
+                for earlier in outcome.keys[:-1]:
+                    self._cache.put(earlier.value, record)
+                return True
+        return False
+
+    def execute(self, outcome: _Outcome, reason: str) -> None:
+        """Run the operation and remember its result under every key asked for."""
+        task = outcome.task
+        self._stop_if_cancelled()
+        if task.op.exclusive:
+            for entry in outcome.inputs:  # waiting for bytes must not hold one of the few places
+                entry.result()
+            with self._processes:
+                self._run(outcome, reason)
+        else:
+            self._run(outcome, reason)
+
+    def _run(self, outcome: _Outcome, reason: str) -> None:
+        task = outcome.task
+        digest = task.node.digest
+        self._stop_if_cancelled()
+        self._events(VertexStarted(digest, task.name, time.time()))
+        try:
+            step = Step(digest, self._events, self._cancelled)
+            outcome.value = task.op.run(outcome.inputs, step)
+        except BaseException as error:
+            stopped = isinstance(error, CancelledError)
+            message = error.summary if isinstance(error, PolyarchError) else str(error)
+            self._events(VertexCompleted(digest, task.name, time.time(), error=message, cancelled=stopped))
+            raise
+        outcome.record = task.op.record(outcome.value)
+        outcome.identity = task.op.identity(outcome.record, outcome.inputs)
+        if task.op.cacheable:
+            for key in outcome.keys:
+                self._cache.put(key.value, outcome.record)
+        how = str(getattr(outcome.value, "how", ""))
+        self._events(VertexCompleted(digest, task.name, time.time(), reason=reason, how=how))
+
+    def _explain(self, outcome: _Outcome) -> str:
+        """Why the cache had nothing, in words."""
+        task = outcome.task
+        if task.fresh:
+            return "the cache is not to be used"
+        if not task.slot or not outcome.keys:
+            return ""
+        before = self._cache.parts(task.slot)
+        if before is None:
+            return "never built"
+        parts = [part for key in outcome.keys for part in key.parts]
+        changed = [name for name, value in parts if before.get(name) != value]
+        return f"changed: {', '.join(dict.fromkeys(changed))}" if changed else "its result was removed"
+
+    def _remember_parts(self, outcome: _Outcome) -> None:
+        parts = {name: value for key in outcome.keys for name, value in key.parts}
+        if outcome.task.slot and parts:
+            self._cache.put_parts(outcome.task.slot, parts)
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError("the build was stopped", reason="cancelled")
+
+
+def _needed(tasks: Sequence[Task], wanted: Sequence[str]) -> list[Task]:
+    """The tasks that ``wanted`` depend on, in order."""
+    needed = set(wanted)
+    chosen = []
+    for task in reversed(tasks):
+        if task.node.digest in needed:
+            needed.update(node.digest for node in task.node.inputs)
+            chosen.append(task)
+    return chosen[::-1]
+
+
+def _worse(first: BaseException | None, second: BaseException) -> BaseException:
+    """The error to show: the one that came first, but never a mere consequence of it."""
+    if first is None or (isinstance(first, CancelledError) and not isinstance(second, CancelledError)):
+        return second
+    return first
