@@ -100,12 +100,17 @@ def busybox_layout() -> Path:
     """An OCI layout with busybox for two platforms. Making it downloads two small packages, once."""
     from polyarch.base.make import make
     from polyarch.base.recipe import Recipe
+    from polyarch.content.layout import Layout
+    from polyarch.errors import NotFoundError
     from polyarch.oci.platform import Platform
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyarch-tests"
-    store = State(cache / "v1")
-    platforms = tuple(Platform.parse(text) for text in ("linux/amd64", "linux/arm64"))
-    make(Recipe(name=BUSYBOX, source="busybox", platforms=platforms), state=store)
+    store = State(cache / "busybox-1")
+    try:
+        Layout(store.content).resolve(BUSYBOX)
+    except NotFoundError:
+        platforms = tuple(Platform.parse(text) for text in ("linux/amd64", "linux/arm64"))
+        make(Recipe(name=BUSYBOX, source="busybox", platforms=platforms), state=store)
     return store.content
 
 
@@ -122,3 +127,12 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """``127.0.0.1:PORT`` of an embedded registry that is empty."""
+    from polyarch.registry.server.running import serve_in_thread
+
+    with serve_in_thread(tmp_path / "registry") as address:
+        yield address

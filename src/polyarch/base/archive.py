@@ -1,4 +1,4 @@
-"""A private apt: its own lists, cache and settings, for any architecture and any user; the host's stays untouched.
+"""A private apt: its own lists, cache and settings, for any architecture, as any user.
 
 It answers which packages a recipe needs, and fetches them into a cache that all recipes share. apt itself
 verifies signatures and checksums.
@@ -70,8 +70,8 @@ class Archive:
         if not any((self.folder / "lists").glob("*_Packages*")):
             raise PolyarchError(
                 f"the mirror has no packages for {self.architecture}",
-                detail=output,
-                hint="ask for another suite, or give a mirror that has it with --mirror",
+                detail=without_credentials(output),
+                hint=self._offered() + "ask for another suite, or give a mirror that has it with --mirror",
                 reason="no-such-architecture",
             )
         stamp.touch()
@@ -102,14 +102,22 @@ class Archive:
 
     def released(self) -> int:
         """When the newest of the lists was made, in seconds since 1970: it changes when the packages may."""
-        times = [0]
-        for path in [*self.folder.glob("lists/*InRelease"), *self.folder.glob("lists/*_Release")]:
+        dates = (email.utils.parsedate_to_datetime(text) for text in self._release_fields("Date"))
+        return max((int(date.timestamp()) for date in dates), default=0)
+
+    def _offered(self) -> str:
+        """A clause that says which architectures the mirror's first suite has; empty when it does not tell."""
+        found = next(self._release_fields("Architectures"), "").replace("all ", "")
+        return f"the mirror has {found}; " if found else ""
+
+    def _release_fields(self, wanted: str) -> Iterator[str]:
+        """The values of a field of the lists' Release files."""
+        for path in sorted([*self.folder.glob("lists/*InRelease"), *self.folder.glob("lists/*_Release")]):
             for line in path.read_text(errors="replace").splitlines():
                 name, _, value = line.partition(":")
-                if name == "Date" and (parsed := email.utils.parsedate_to_datetime(value.strip())):
-                    times.append(int(parsed.timestamp()))
+                if name == wanted:
+                    yield value.strip()
                     break
-        return max(times)
 
     def settings(self) -> str:
         """apt.conf lines of the host that say how to download (``Acquire``), and those given."""

@@ -19,7 +19,9 @@ from polyarch.base.recipe import Recipe
 from polyarch.base.tree import Tree
 from polyarch.content.state import State
 from polyarch.errors import PolyarchError, UnsupportedError
+from polyarch.executor import binfmt
 from polyarch.executor.emulator import Emulators
+from polyarch.executor.machines import MACHINES
 from polyarch.oci.platform import Platform
 
 # What a container image has no use for, or what the runtime makes.
@@ -73,7 +75,7 @@ def bootstrap(
     emulators = Emulators.discover()
     strategy = emulators.require(platform)
     how = "natively" if strategy.kind == "native" else "emulated"
-    registrations = emulators.registrations() if strategy.via == "private" else ()
+    handlers = _handlers(emulators) if strategy.via == "private" else []
     with tempfile.TemporaryDirectory(dir=state.temporary, prefix="bootstrap-") as name:
         scratch = Path(name)
         scratch.chmod(0o711)  # mmdebstrap's user in the namespace must get to its folder
@@ -82,7 +84,7 @@ def bootstrap(
         command = [program, *_arguments(recipe, archive, packages, scratch)]
         command += [suite, str(output), str(scratch / "sources.list")]
         progress(f"running mmdebstrap, scripts {how}")
-        _run(command, registrations, scratch, epoch, progress)
+        _run(command, handlers, scratch, epoch, progress)
         tree = Tree()
         tree.add_archive(output, devices=True)
         for path in _LEFT_OUT:
@@ -93,6 +95,15 @@ def bootstrap(
             tree.file("usr/sbin/policy-rc.d", _POLICY, 0o755)
         tree.write(sink, epoch=epoch)
     return epoch
+
+
+def _handlers(emulators: Emulators) -> list[bytes]:
+    """Registrations of every emulator for the namespace: its own binfmt_misc hides those of the host."""
+    by_name = {machine.qemu: machine for machine in MACHINES}
+    return [
+        binfmt.registration(by_name[name], path, keep_name=keep_name)
+        for name, path, keep_name in emulators.registrations()
+    ]
 
 
 def _epoch(recipe: Recipe, archive: Archive) -> int:
@@ -132,7 +143,7 @@ def _arguments(recipe: Recipe, archive: Archive, packages: Sequence[Package], sc
 
 def _run(
     command: list[str],
-    registrations: tuple[bytes, ...],
+    handlers: list[bytes],
     scratch: Path,
     epoch: int,
     progress: Callable[[str], None],
@@ -149,7 +160,7 @@ def _run(
         **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
     }
     helper = [sys.executable, "-m", "polyarch.base.namespace"]
-    lines = [f"--binfmt={line.hex()}" for line in registrations]
+    lines = [f"--binfmt={line.hex()}" for line in handlers]
     last: deque[str] = deque(maxlen=15)
     process = subprocess.Popen(
         [*helper, *lines, "--", *command],
