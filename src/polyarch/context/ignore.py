@@ -1,8 +1,8 @@
 """Ignore rules: ``.dockerignore`` files and the matcher for their patterns.
 
-The semantics are moby/patternmatcher's: patterns are anchored at the context's root; ``*`` and ``?`` stop at a
-slash, ``**`` does not; a pattern that matches a directory matches everything below it; the last pattern that
-matches decides, and one that starts with ``!`` takes back what was ignored before it.
+The semantics are moby/patternmatcher's: patterns are anchored at the context's root; ``*`` and ``?`` stop at
+a slash, ``**`` does not; a pattern that matches a directory matches everything below it; the last pattern
+that matches decides, and one that starts with ``!`` takes back what was ignored before it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _MAGIC = re.compile(r"[*?\[\\]")
 def read_patterns(text: str | bytes) -> tuple[str, ...]:
     """The patterns of an ignore file, cleaned, in order.
 
-    Lines that start with ``#`` and empty ones are skipped; white space around a pattern, a leading slash and a
-    byte order mark are dropped.
+    Lines that start with ``#`` and empty ones are skipped; white space around a pattern, a leading slash and
+    a byte order mark are dropped.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
@@ -85,8 +85,8 @@ ParentState = tuple[bool, ...]
 class Matcher:
     """Says of paths whether the patterns ignore them.
 
-    Paths are relative to the context's root, with ``/`` between components. UsageError names a pattern that is
-    malformed (an unclosed ``[``, a lone ``!``).
+    Paths are relative to the context's root, with ``/`` between components. UsageError names a pattern that
+    is malformed (an unclosed ``[``, a lone ``!``).
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -122,10 +122,11 @@ class Matcher:
         """
         matched = False
         state: list[bool] = []
+        above = _parents(path) if parent is None else []
         for position, rule in enumerate(self._rules):
             hit = parent is not None and parent[position]
             if not hit and rule.negated == matched:
-                hit = rule.matches(path)
+                hit = rule.matches(path) or any(map(rule.matches, above))
             if hit:
                 matched = not rule.negated
             state.append(hit)
@@ -209,7 +210,9 @@ def _expression(pattern: str) -> _Expression:
         if char == "*" and pattern.startswith("*", position):
             position += 1
             position += pattern.startswith("/", position)  # "**/" is "**"
-            out.append("(?:.*/)?" if position < len(pattern) else ".*")
+            piece = "(?:.*/)?" if position < len(pattern) else ".*"
+            if out[-1:] != [piece]:  # one after another says nothing new, and would be slow
+                out.append(piece)
         elif char == "*":
             out.append("[^/]*")
         elif char == "?":

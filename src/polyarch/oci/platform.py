@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,9 @@ import msgspec
 from polyarch.errors import UsageError
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
+# os, then in brackets a version and features, each percent-encoded where it holds one of "%+()/"
+_OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
+_ENCODED = str.maketrans({"%": "%25", "+": "%2B", "(": "%28", ")": "%29", "/": "%2F"})
 
 KNOWN_OS = frozenset(
     "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris "
@@ -25,9 +28,6 @@ KNOWN_ARCHITECTURES = frozenset(
     "386 amd64 amd64p32 arm armbe arm64 arm64be ppc64 ppc64le loong64 mips mipsle mips64 mips64le mips64p32 "
     "mips64p32le ppc riscv riscv64 s390 s390x sparc sparc64 wasm".split()
 )
-
-# What a processor can run besides its own architecture, nearest first (containerd platforms/compare.go).
-_ARM_VARIANTS = ("v8", "v7", "v6", "v5")
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,11 +41,21 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """``os[(version)]/architecture[/variant]``, or an os or an architecture alone (the rest is the host's).
+        """``os[(version+feature)]/architecture[/variant]``, or an os or an architecture alone (the rest is
+        the host's).
 
         ``local`` is the host's platform. UsageError names what is wrong and what would be right.
         """
         return _parse(text)
+
+    def full(self) -> str:
+        """As ``str()``, with the version and the features of the os: ``windows(10.0.17763)/amd64``."""
+        options = self.os_version.translate(_ENCODED)
+        options += "".join(
+            "+" + feature.translate(_ENCODED) for feature in sorted(self.os_features) if feature
+        )
+        system = f"{self.os}({options})" if options else self.os
+        return "/".join(part for part in (system, self.architecture, self.variant) if part)
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
@@ -54,7 +64,11 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The same platform by its canonical names: ``aarch64`` is ``arm64``, ``arm`` is ``arm/v7``."""
         architecture, variant = _normalize_architecture(self.architecture, self.variant)
         return msgspec.structs.replace(
-            self, os=_normalize_os(self.os), architecture=architecture, variant=variant
+            self,
+            os=_normalize_os(self.os),
+            architecture=architecture,
+            variant=variant,
+            os_features=tuple(sorted(set(self.os_features))),
         )
 
     def to_builtins(self) -> dict[str, Any]:
@@ -78,7 +92,7 @@ def _normalize_architecture(architecture: str, variant: str) -> tuple[str, str]:
         case "x86_64" | "x86-64" | "amd64":
             return "amd64", "" if variant == "v1" else variant
         case "aarch64" | "arm64":
-            return "arm64", "" if variant in ("8", "v8", "v8.0") else variant
+            return "arm64", {"8": "", "v8": "", "v8.0": "", "9": "v9", "v9.0": "v9"}.get(variant, variant)
         case "armhf":
             return "arm", "v7"
         case "armel":
@@ -106,41 +120,46 @@ def _suggest(text: str, known: Iterable[str]) -> str:
 def _parse(text: str) -> Platform:
     if text == "local":
         return host()
-    parts = text.split("/")
-    os_name, os_version = parts[0], ""
-    if match := re.fullmatch(r"([A-Za-z0-9_.-]+)\(([A-Za-z0-9_.-]*)\)", parts[0]):
-        os_name, os_version = match.groups()
-    if len(parts) > 3 or not all(_PART.fullmatch(part) for part in [os_name, *parts[1:]]):
+    system, *parts = text.split("/")
+    match = _OS.fullmatch(system)
+    if match is None or len(parts) > 2 or not all(_PART.fullmatch(part) for part in parts):
         raise _bad(text, "it must be one to three words joined by '/'")
-    if len(parts) == 1:
-        return _parse_single(text, os_name, os_version)
-    os_name = _normalize_os(os_name)
-    variant = parts[2] if len(parts) == 3 else ""
-    architecture, variant = _normalize_architecture(parts[1], variant)
+    os_name = _normalize_os(match[1])
+    version, *features = (_decoded(text, part) for part in ((match[2] or "") + (match[3] or "")).split("+"))
+    local = host()
+    if not parts:
+        architecture, variant = _normalize_architecture(system, "")
+        if os_name in KNOWN_OS:
+            architecture, variant = local.architecture, local.variant
+        elif architecture in KNOWN_ARCHITECTURES:
+            os_name = local.os
+        else:
+            near = _suggest(text, KNOWN_OS | KNOWN_ARCHITECTURES)
+            raise _bad(text, f"unknown operating system or architecture{near}")
+    else:
+        architecture, variant = _normalize_architecture(parts[0], parts[1] if len(parts) == 2 else "")
     if os_name not in KNOWN_OS:
         raise _bad(text, f"unknown operating system {os_name!r}{_suggest(os_name, KNOWN_OS)}")
     if architecture not in KNOWN_ARCHITECTURES:
-        raise _bad(
-            text, f"unknown architecture {parts[1]!r}{_suggest(parts[1].lower(), KNOWN_ARCHITECTURES)}"
-        )
-    if architecture == "arm" and len(parts) == 2:
-        variant = "v7"
-    return Platform(os=os_name, architecture=architecture, variant=variant, os_version=os_version)
-
-
-def _parse_single(text: str, word: str, os_version: str) -> Platform:
-    os_name = _normalize_os(word)
-    if os_name in KNOWN_OS:
-        local = host()
-        return Platform(
-            os=os_name, architecture=local.architecture, variant=local.variant, os_version=os_version
-        )
-    architecture, variant = _normalize_architecture(word, "")
-    if architecture in KNOWN_ARCHITECTURES:
-        return Platform(os=host().os, architecture=architecture, variant=variant)
-    raise _bad(
-        text, f"unknown operating system or architecture{_suggest(word, KNOWN_OS | KNOWN_ARCHITECTURES)}"
+        near = _suggest(parts[0].lower(), KNOWN_ARCHITECTURES)
+        raise _bad(text, f"unknown architecture {parts[0]!r}{near}")
+    return Platform(
+        os=os_name,
+        architecture=architecture,
+        variant=variant,
+        os_version=version,
+        os_features=tuple(sorted(set(features))),
     )
+
+
+def _decoded(text: str, part: str) -> str:
+    if "%" not in part:
+        return part
+    if re.search(r"%(?![0-9A-Fa-f]{2})", part):
+        raise _bad(text, "'%' must be followed by two hexadecimal digits")
+    from urllib.parse import unquote
+
+    return unquote(part)
 
 
 def parse_list(texts: Iterable[str]) -> tuple[Platform, ...]:
@@ -166,52 +185,94 @@ def host() -> Platform:
 
 
 def compatible(platform: Platform) -> tuple[Platform, ...]:
-    """The platforms an image may have to run natively on ``platform``, best first (containerd's order)."""
+    """The platforms an image may have to run natively on ``platform``, best first (containerd's order).
+
+    amd64 also runs older microarchitecture levels and 386, arm older versions down to v5, arm64 older
+    versions (v9.x descends from v8.(x+5)) and 32-bit arm.
+    """
     platform = platform.normalized()
-    found = [platform]
-
-    def add(architecture: str, variants: Sequence[str]) -> None:
-        found.extend(Platform(os=platform.os, architecture=architecture, variant=v) for v in variants)
-
-    match platform.architecture:
-        case "amd64":
-            if platform.variant[1:].isdigit():
-                add("amd64", [f"v{n}" for n in range(int(platform.variant[1:]) - 1, 1, -1)] + [""])
-            add("386", [""])
-        case "arm":
-            if platform.variant in _ARM_VARIANTS:
-                add("arm", _ARM_VARIANTS[_ARM_VARIANTS.index(platform.variant) + 1 :])
-        case "arm64":
-            if platform.variant:
-                add("arm64", _older_arm64(platform.variant))
-            add("arm", _ARM_VARIANTS)
+    found: dict[Platform, None] = {}
+    for architecture, variant in _descending(platform.architecture, platform.variant):
+        candidate = msgspec.structs.replace(platform, architecture=architecture, variant=variant)
+        found[candidate.normalized()] = None
     return tuple(found)
 
 
+def _descending(architecture: str, variant: str) -> Iterator[tuple[str, str]]:
+    yield architecture, variant
+    match architecture:
+        case "amd64":
+            yield from (("amd64", f"v{level}") for level in range(_number(variant) - 1, 0, -1))
+            yield "386", ""
+        case "arm":
+            yield from (("arm", f"v{version}") for version in range(_number(variant) - 1, 4, -1))
+        case "arm64":
+            yield from (("arm64", older) for older in _older_arm64(variant or "v8"))
+            short = variant if variant and not variant.startswith(("v8.", "v9.")) else "v8"
+            yield from _descending("arm", short)
+
+
+def _number(variant: str) -> int:
+    """``v7`` as 7; 0 for what is no version (and so is older than anything)."""
+    digits = variant.removeprefix("v")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 3 else 0
+
+
 def _older_arm64(variant: str) -> list[str]:
-    match = re.fullmatch(r"v([89])(?:\.(\d))?", variant)
-    if not match:
-        return [""]
-    major, minor = int(match[1]), int(match[2] or 0)
-    older = [f"v9.{n}" if n else "v9" for n in range(minor - 1, -1, -1)] if major == 9 else []
-    top = minor - 1 if major == 8 else minor + 5
-    older += [f"v8.{n}" for n in range(min(top, 9), 0, -1)]
-    return [*older, ""]
+    major, _, minor = variant.partition(".")
+    if _number(major) not in (8, 9):
+        return []
+    level = int(minor) if len(minor) == 1 and minor.isdigit() else 0
+    older: list[str] = []
+    if _number(major) == 9:
+        older = [f"v9.{n}" for n in range(level - 1, -1, -1)]
+        level = min(level + 5, 9) + 1
+    return older + [f"v8.{n}" for n in range(level - 1, -1, -1)]
 
 
 def choose(wanted: Platform, offered: Sequence[Platform], *, strict: bool = False) -> int | None:
     """The index in ``offered`` of the platform that serves ``wanted`` best, or None.
 
-    With ``strict`` only the same platform (and a variant that means the same) will do.
+    With ``strict`` only the same platform (and a variant that means the same) will do. Among equals the one
+    with most of the wanted os features comes first, then the one offered first.
     """
     normalized = [platform.normalized() for platform in offered]
     candidates = (wanted.normalized(),) if strict else compatible(wanted)
     for candidate in candidates:
-        for position, platform in enumerate(normalized):
-            if (platform.os, platform.architecture, platform.variant) == (
-                candidate.os,
-                candidate.architecture,
-                candidate.variant,
-            ) and (not candidate.os_version or platform.os_version.startswith(candidate.os_version)):
-                return position
+        fitting = [position for position, platform in enumerate(normalized) if _serves(platform, candidate)]
+        if fitting:
+            return max(fitting, key=lambda position: (len(normalized[position].os_features), -position))
     return None
+
+
+def _serves(offered: Platform, wanted: Platform) -> bool:
+    same = (offered.os, offered.architecture, offered.variant) == (
+        wanted.os,
+        wanted.architecture,
+        wanted.variant,
+    )
+    if not same or not set(offered.os_features) <= set(wanted.os_features):
+        return False
+    return wanted.os != "windows" or _windows_serves(offered.os_version, wanted.os_version)
+
+
+# From this build on a Windows host runs containers of older builds, down to this one.
+_STABLE_WINDOWS_BUILD = 20348
+
+
+def _windows_serves(offered: str, wanted: str) -> bool:
+    """Whether an image for the Windows version ``offered`` runs on a host of version ``wanted``."""
+    if not offered or not wanted:
+        return True
+    image, machine = (_windows_version(version) for version in (offered, wanted))
+    if image[:2] != machine[:2]:
+        return False
+    if image[2] == machine[2]:
+        return True
+    return _STABLE_WINDOWS_BUILD <= image[2] <= machine[2]
+
+
+def _windows_version(text: str) -> tuple[int, int, int]:
+    numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in text[:60].split(".")[:3]]
+    major, minor, build = [*numbers, 0, 0, 0][:3]
+    return major, minor, build

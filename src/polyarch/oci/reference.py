@@ -12,6 +12,10 @@ from polyarch.errors import UsageError
 from polyarch.oci import digest as digests
 
 DEFAULT_REGISTRY = "docker.io"
+DEFAULT_TAG = "latest"
+_LEGACY_REGISTRY = "index.docker.io"
+_OFFICIAL = "library/"
+_MAXIMUM_PATH = 255
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _DOMAIN = re.compile(
@@ -54,9 +58,11 @@ class Reference:
     def familiar(self) -> str:
         """The short form docker shows: ``alpine:latest``."""
         text = str(self)
-        if text.startswith("docker.io/library/"):
-            return text.removeprefix("docker.io/library/")
-        return text.removeprefix("docker.io/")
+        if self.registry != DEFAULT_REGISTRY:
+            return text
+        text = text.removeprefix(DEFAULT_REGISTRY + "/")
+        official = self.repository.removeprefix(_OFFICIAL)
+        return text if "/" in official else text.removeprefix(_OFFICIAL)
 
     def with_tag(self, tag: str) -> Reference:
         return replace(self, tag=tag, digest="")
@@ -77,41 +83,38 @@ def _parse(text: str) -> Reference:
     if _HEX64.fullmatch(text):
         raise _bad(text, "a name of 64 hexadecimal digits would be mistaken for a digest")
     rest, at, digest = text.partition("@")
-    if at and not digests.looks_like(digest):
-        raise _bad(text, "what follows '@' is not a digest")
-    if digest:
-        try:
-            digests.parse(digest)
-        except Exception:
-            raise _bad(text, "what follows '@' is not a valid digest") from None
-    registry, path = _split_domain(rest)
-    tag = ""
-    last = path.rpartition("/")[2]
-    if ":" in last:
-        path, _, tag = path.rpartition(":")
-        if not _TAG.fullmatch(tag):
-            raise _bad(text, f"{tag!r} is not a tag (letters, digits, '_', '.', '-'; 128 at most)")
-    if not path:
+    if at and not digests.is_valid(digest):
+        raise _bad(text, "what follows '@' is not a digest (sha256: and 64 lower-case hexadecimal digits)")
+    registry, path = _split_registry(rest)
+    # Only the last component can have a tag; a colon before it belongs to nothing.
+    folder, slash, last = path.rpartition("/")
+    last, colon, tag = last.partition(":")
+    path = folder + slash + last
+    if colon and not _TAG.fullmatch(tag):
+        raise _bad(text, f"{tag[:200]!r} is not a tag (letters, digits, '_', '.', '-'; 128 at most)")
+    if not last:
         raise _bad(text, "the repository is missing")
     if path.lower() != path:
         raise _bad(text, "the repository must be in lower case")
     if not _PATH.fullmatch(path):
-        raise _bad(text, f"{path!r} is not a repository name")
+        raise _bad(text, f"{path[:300]!r} is not a repository name")
     if not _DOMAIN.fullmatch(registry):
-        raise _bad(text, f"{registry!r} is not a registry's host name")
-    if len(path) > 255:
-        raise _bad(text, "the repository name is longer than 255 characters")
-    if registry == "index.docker.io":
-        registry = DEFAULT_REGISTRY
-    if registry == DEFAULT_REGISTRY and "/" not in path:
-        path = "library/" + path
+        raise _bad(text, f"{registry[:300]!r} is not a registry's host name")
+    if len(path) > _MAXIMUM_PATH:
+        raise _bad(text, f"the repository name is longer than {_MAXIMUM_PATH} characters")
     if not tag and not digest:
-        tag = "latest"
+        tag = DEFAULT_TAG
     return Reference(registry, path, tag, digest)
 
 
-def _split_domain(text: str) -> tuple[str, str]:
+def _split_registry(text: str) -> tuple[str, str]:
+    """The registry and the rest. A first component is a registry if it could not be a folder of Docker Hub:
+    it has a dot, a colon or an upper-case letter, or is ``localhost``."""
     first, slash, rest = text.partition("/")
-    if slash and (any(c in first for c in ".:[") or first == "localhost" or first.lower() != first):
-        return first, rest
-    return DEFAULT_REGISTRY, text
+    if not slash or not (first == "localhost" or "." in first or ":" in first or first.lower() != first):
+        first, rest = DEFAULT_REGISTRY, text
+    if first == _LEGACY_REGISTRY:
+        first = DEFAULT_REGISTRY
+    if first == DEFAULT_REGISTRY and "/" not in rest:
+        rest = _OFFICIAL + rest
+    return first, rest
