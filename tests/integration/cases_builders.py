@@ -100,7 +100,7 @@ def run(case: Case, builder: Builder, world: World, folder: Path) -> dict[str, A
     if attempt.status != 0:
         return _failure(attempt.text, case, world)
     assert attempt.layout is not None
-    made = outcome(attempt.layout, world.images, times=case.times)
+    made = outcome(attempt.layout, world.images, times=case.times, omit=case.omit)
     return _cleared(made, case, world, word)
 
 

@@ -4,7 +4,8 @@ A file holds one area; every ``[[case]]`` in it is one build:
 
     name, about          a word and a sentence
     dockerfile           the text; ``cases.test`` in any text stands for the server of `cases_world`,
-                         ``cases-run`` for a word that is new in every run
+                         ``cases-run`` for a word that is new in every run, ``cases-layout`` for
+                         an OCI layout with the bases
     file                 path of the Dockerfile in the context, when it is not "Dockerfile"
     args, target, platforms, flags, secrets
                          what is given to the build; secrets map an id to its content
@@ -14,6 +15,7 @@ A file holds one area; every ``[[case]]`` in it is one build:
     differs              why we do otherwise: BuildKit's result is kept, ours is in [case.ours]
     by_hand              why BuildKit could not be asked: then what is expected is written by hand
     times                whether files' times are compared
+    omit                 paths that are not compared
     [case.files]         the context, see `plant`
     [case.contexts]      named contexts: a string, or a table of files
     [case.web]           files served below http://cases.test/web/
@@ -60,6 +62,7 @@ class Case:
     args: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
     platforms: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
     context: str = ""
@@ -84,7 +87,7 @@ def load(folder: Path = CASES) -> list[Case]:
     found: list[Case] = []
     for path in sorted(folder.glob("*.toml")):
         for raw in tomllib.loads(path.read_text())["case"]:
-            lists = {key: tuple(raw.pop(key)) for key in ("platforms", "flags") if key in raw}
+            lists = {key: tuple(raw.pop(key)) for key in ("platforms", "flags", "omit") if key in raw}
             found.append(Case(area=path.stem, **raw, **lists))
     names = [case.id for case in found]
     doubled = {name for name in names if names.count(name) > 1}

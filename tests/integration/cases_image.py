@@ -8,7 +8,7 @@ import io
 import json
 import posixpath
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ SHOWN = 400  # longer or binary content is shown by its checksum
 _base_trees: dict[str, Tree] = {}
 
 
-def outcome(layout: Path, bases: Images, *, times: bool = False) -> dict[str, Any]:
+def outcome(layout: Path, bases: Images, *, times: bool = False, omit: Sequence[str] = ()) -> dict[str, Any]:
     """Tree, config and history of every platform in ``layout``, less what the base already had.
 
     One platform gives its result itself; several give one table a platform.
@@ -29,6 +29,8 @@ def outcome(layout: Path, bases: Images, *, times: bool = False) -> dict[str, An
     for name, manifest in _manifests(layout):
         config = json.loads(_blob(layout, manifest["config"]["digest"]))
         found[name] = _platform(layout, manifest, config, bases, times=times)
+        for path in omit:
+            found[name]["tree"].pop(path, None)
     return found if len(found) != 1 else next(iter(found.values()))
 
 
@@ -145,7 +147,7 @@ def _remove(tree: Tree, path: str, *, keep: bool = False) -> None:
 
 def _line(tree: Tree, archive: tarfile.TarFile, entry: tarfile.TarInfo, *, times: bool) -> str:
     head = f"{entry.mode & 0o7777:o} {entry.uid}:{entry.gid}"
-    if times:
+    if times and entry.isreg():
         head += f" @{int(entry.mtime)}"
     attributes = {key: value for key, value in entry.pax_headers.items() if key.startswith("SCHILY.xattr.")}
     for key in sorted(attributes):

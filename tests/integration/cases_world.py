@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -57,7 +58,7 @@ class World:
 
     @cached_property
     def git_root(self) -> Path:
-        """Bare repositories: lib.git, and app.git with lib as a submodule."""
+        """Bare repositories: lib.git, app.git, and super.git with lib as a submodule."""
         root = self.folder / "git"
         root.mkdir()
         lib = _Repository(root, "lib")
@@ -75,16 +76,40 @@ class World:
         app.git("checkout", "-q", "-b", "side")
         app.commit("side", {"README": "side\n", "Dockerfile": "FROM scratch\nCOPY README /from-git\n"})
         app.git("checkout", "-q", "main")
-        (app.work / ".gitmodules").write_text('[submodule "lib"]\n\tpath = lib\n\turl = ../lib.git\n')
-        app.git("add", ".gitmodules")
-        app.git("update-index", "--add", "--cacheinfo", f"160000,{lib.head},lib")
         app.commit("third", {"README": "third\n", "Dockerfile": "FROM scratch\nCOPY README /from-git\n"})
         app.publish()
+        module = _Repository(root, "super")
+        module.git("update-index", "--add", "--cacheinfo", f"160000,{lib.head},lib")
+        modules = '[submodule "lib"]\n\tpath = lib\n\turl = ../lib.git\n'
+        module.commit("with a submodule", {".gitmodules": modules})
+        module.publish()
+        return root
+
+    @cached_property
+    def layout(self) -> Path:
+        """An OCI layout on disk with every base under its name."""
+        root = self.folder / "layout"
+        (root / "blobs/sha256").mkdir(parents=True)
+        for digest, data in self.images.blobs.items():
+            (root / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(data)
+        (root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        manifests = [
+            {
+                "mediaType": self.images.types[digest],
+                "digest": digest,
+                "size": len(self.images.blobs[digest]),
+                "annotations": {"org.opencontainers.image.ref.name": name},
+            }
+            for name, digest in self.images.names.items()
+        ]
+        (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
         return root
 
     def fill(self, text: str, case: str, word: str) -> str:
         """``text`` with the names of the corpus replaced by what they stand for now."""
         text = text.replace("://cases.test/web/", f"://{self.address}/web/{case.replace('/', '.')}/")
+        if "cases-layout" in text:
+            text = text.replace("cases-layout", str(self.layout))
         return text.replace("cases.test", self.address).replace("cases-run", word)
 
     def clear(self, text: str, case: str) -> str:

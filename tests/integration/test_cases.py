@@ -1,4 +1,4 @@
-"""Every case of tests/cases is built by our command line; with POLYARCH_PEERS also by BuildKit, and compared."""
+"""Every case of tests/cases is built by our command line; with POLYARCH_PEERS by BuildKit too."""
 
 from __future__ import annotations
 
