@@ -45,6 +45,16 @@ def apply(tree: str, files: list[int]) -> None:
             out.write(tocs.encode(toc))
 
 
+def prepare_upper(folder: str, mode: int, uid: int, gid: int) -> None:
+    """Make the upper and the work directory of an overlay in ``folder``."""
+    with explained("preparing a step"):
+        for name in ("fs", "work"):
+            os.mkdir(f"{folder}/{name}", 0o755)
+        upper = f"{folder}/fs"
+        _own(upper, Entry("", "directory", mode, uid, gid))
+        os.chmod(upper, mode)
+
+
 def remove(path: str) -> None:
     """Remove a directory tree whatever its modes are; nothing happens when it is not there."""
     with explained("removing a layer"):

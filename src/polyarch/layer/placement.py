@@ -1,9 +1,9 @@
 """What the members of a layer's tar mean: where each lands, what it replaces, what it deletes below.
 
 Later members win over earlier ones. ``.wh.`` names become whiteouts and opaque marks, which touch lower
-layers only, wherever in the tar they stand (OCI image-spec, layer.md, "Whiteouts"). A member whose directory is a
-symlink of the same layer lands where that link leads inside the root, as containerd resolves it; so nothing
-is ever written through a link.
+layers only, wherever in the tar they stand (OCI image-spec, layer.md, "Whiteouts"). A member whose directory
+is a symlink of the same layer lands where that link leads inside the root, as containerd resolves it; so
+nothing is ever written through a link.
 """
 
 from __future__ import annotations

@@ -189,6 +189,10 @@ class Rootfs:
                 result[position] = entry if entry.path == path else msgspec.structs.replace(entry, path=path)
         return result
 
+    def sizes(self, paths: Sequence[str]) -> list[int]:
+        """The sizes in bytes of the regular files at ``paths``."""
+        return [self._content(path)[0].size for path in paths]
+
     def content_digest(
         self,
         path: str,

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import BinaryIO
+from weakref import WeakValueDictionary
 
+import msgspec
+
+from polyarch.content.ingest import disk
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
+from polyarch.errors import ContentError
+from polyarch.layer import toc as tocs
+from polyarch.layer.changes import reduce
 from polyarch.layer.entry import Entry, Toc
+from polyarch.layer.forms import Forms
 from polyarch.layer.layer import Blob, Compression, Layer, Privilege
+from polyarch.layer.pipes import drain, memory_file
 from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.scan import receive
+from polyarch.layer.stored import ORIGINAL, StoredLayer, local_forms, original_of, wanted_key
 from polyarch.oci.descriptor import Descriptor
+
+_TREE = "fs"  # inside a folder of our own, because the tree itself may belong to anybody
 
 
 @dataclass(frozen=True)
@@ -25,41 +41,214 @@ class Upper:
 
 
 class LayerStore:
-    """Layers and their forms under one state directory. Thread-safe."""
+    """Layers and their forms under one state directory. Thread-safe, and safe with other processes: a tree
+    or blob appears whole or not at all, and who comes second uses what the first has made."""
 
     def __init__(self, state: State, content: Layout, privilege: Privilege) -> None:
         self.state = state
         self.content = content
         self.privilege = privilege
+        self.forms = Forms(state.database)
+        self._lock = RLock()
+        self._layers: WeakValueDictionary[tuple[str, str], StoredLayer] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Close the database; the store may be used again."""
+        self.forms.close()
+
+    # --- layers ---------------------------------------------------------------------------------------------
 
     def image_layer(self, descriptor: Descriptor, diff_id: str, origin: Store) -> Layer:
-        """A layer of an image. Its bytes are fetched from ``origin`` only when they are needed."""
-        raise NotImplementedError
+        """A layer of an image. Its bytes are fetched from ``origin`` only when they are needed; ``blob`` of
+        it is ``descriptor`` unless another compression is forced. Its id is ``diff_id``."""
+        with self._lock:
+            key = (diff_id, descriptor.digest)
+            layer = self._layers.get(key)
+            if layer is None:
+                layer = StoredLayer(self, diff_id, "image", original=Blob(descriptor, diff_id), origin=origin)
+                self._layers[key] = layer
+                self._note(layer, descriptor.digest)
+            for (id, _), other in list(self._layers.items()):
+                if id == diff_id:
+                    other.origin = origin
+        return layer
+
+    def _note(self, layer: StoredLayer, digest: str) -> None:
+        """Remember the blob of an image's layer, so that ``load`` can tell of it in another process."""
+        if layer.original is not None and ORIGINAL + digest not in self.forms.blobs(layer.id):
+            self.forms.add(layer.id, "image")
+            self.forms.put_blob(layer.id, ORIGINAL + digest, layer.original)
 
     def file_layer(self, toc: Toc, open: Callable[[Entry], BinaryIO]) -> Layer:
-        """A layer of files whose digests are known; ``open`` gives their bytes."""
-        raise NotImplementedError
+        """A layer of files whose digests are known; ``open`` gives their bytes when a form is made of them.
 
-    def new_upper(self) -> Upper:
-        """Fresh directories for one step."""
-        raise NotImplementedError
+        Its id is a digest of everything in ``toc``. Times become whole seconds. ContentError when a path is
+        twice in it, or when what ``open`` gives is not what the entries say (while a form is made).
+        """
+        entries = []
+        for entry in toc.entries:
+            if entry.type == "file" and not entry.digest:
+                raise ValueError(f"a layer of files needs their digests: {entry.path}")
+            if entry.mtime_ns % tocs.NANOSECONDS:
+                entry = msgspec.structs.replace(entry, mtime_ns=tocs.whole_seconds(entry.mtime_ns))
+            entries.append(entry)
+        toc = tocs.canonical(entries)
+        id = tocs.name(toc, kind="files")
+        with self._lock:
+            layer = self._layers.get((id, ""))
+            if layer is None or layer.kind != "files":
+                layer = StoredLayer(self, id, "files", toc=toc, source=open)
+                self._layers[id, ""] = layer
+        return layer
+
+    def directories(self, entries: Sequence[Entry]) -> Layer:
+        """A layer of nothing but directories."""
+        return self.file_layer(Toc(tuple(entries)), _no_content)
+
+    def load(self, id: str) -> Layer | None:
+        """A layer that this or an earlier process made; None when no form of it is left.
+
+        A layer of an image is there as soon as its descriptor was seen. Its bytes may have to be fetched:
+        ``image_layer`` with the same ``diff_id`` says from where.
+        """
+        with self._lock:
+            layer = next((layer for (other, _), layer in self._layers.items() if other == id), None)
+            if layer is not None:
+                return layer
+            known = self.forms.known(id)
+            original = original_of(known.blobs) if known is not None else None
+            if known is None or (original is None and not local_forms(self, id)):
+                return None
+            if known.kind == "image":
+                layer = StoredLayer(self, id, "image", original=original)
+            else:
+                toc = self.forms.toc(id)
+                if toc is None:
+                    return None
+                layer = StoredLayer(self, id, "files" if known.kind == "files" else "step", toc=toc)
+            self._layers[id, ""] = layer
+        return layer
+
+    def blob_of(self, id: str, compression: Compression) -> Blob | None:
+        """The blob of a layer if it was made before and is still there."""
+        return self.recorded_blob(id, wanted_key(compression, clamp=True))
+
+    def remove(self, id: str) -> None:
+        """Remove a layer's tree and forget its other forms; its blobs are the content store's to collect."""
+        with self._lock:
+            self._layers.pop((id, ""), None)
+            self.forms.remove(id)
+            folder = self._folder(id)
+            if folder.exists():
+                self._throw_away(folder)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def new_upper(self, base: Rootfs | None = None) -> Upper:
+        """Fresh directories for one step. The root directory gets mode and owner of ``base``'s, which
+        overlayfs would otherwise hide."""
+        folder = self._temporary("step")
+        root = (base.get("") if base is not None else None) or Entry("", "directory", 0o755)
+        self.privilege.call("polyarch.layer.apply:prepare_upper", str(folder), root.mode, root.uid, root.gid)
+        return Upper(folder / _TREE, folder / "work")
 
     def adopt(self, upper: Upper, base: Rootfs) -> Layer:
-        """What a step changed, as a layer on ``base``. ``upper`` must not be used any more."""
-        raise NotImplementedError
+        """What a step changed, as a layer on ``base``. The directory becomes the layer's tree as it is;
+        ``upper`` must not be mounted or used any more. ContentError for what no layer can hold."""
+        folder = upper.upper.parent
+        with memory_file() as out:
+            self.privilege.call("polyarch.layer.scan:scan", str(upper.upper), files=[out.fileno()])
+            raw = receive(out.fileno())
+        toc = reduce(raw, base, lambda entries: self.describe_in(upper.upper, entries))
+        self.privilege.call("polyarch.layer.apply:remove", str(upper.work))
+        id = "step:" + secrets.token_hex(16)
+        self.state.trees.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, self._folder(id))
+        layer = StoredLayer(self, id, "step", toc=toc)
+        self.forms.add(id, "step")
+        self.forms.put_toc(id, toc)
+        with self._lock:
+            self._layers[id, ""] = layer
+        return layer
 
     def discard(self, upper: Upper) -> None:
         """Throw away what a step changed."""
-        raise NotImplementedError
+        self._throw_away(upper.upper.parent)
 
-    def load(self, id: str) -> Layer | None:
-        """A layer that this or an earlier process made; None when no form of it is left."""
-        raise NotImplementedError
+    # --- forms, for the layers ------------------------------------------------------------------------------
 
-    def blob_of(self, id: str, compression: Compression) -> Blob | None:
-        """The blob of a layer if there is one already."""
-        raise NotImplementedError
+    def existing_tree(self, id: str) -> Path | None:
+        """The tree of a layer if there is one."""
+        tree = self._folder(id) / _TREE
+        return tree if tree.is_dir() else None
 
-    def remove(self, id: str) -> None:
-        """Remove all forms of a layer."""
-        raise NotImplementedError
+    def make_tree(self, id: str, fill: Callable[[Path], None]) -> Path:
+        """Let ``fill`` make a tree at the path it is given, then put it into its place."""
+        folder = self._temporary("tree")
+        try:
+            fill(folder / _TREE)
+            self.state.trees.mkdir(parents=True, exist_ok=True)
+            try:
+                os.rename(folder, self._folder(id))
+            except OSError:
+                if self.existing_tree(id) is None:  # else another process was faster
+                    raise
+                self._throw_away(folder)
+        except BaseException:
+            if folder.exists():
+                self._throw_away(folder)
+            raise
+        return self._folder(id) / _TREE
+
+    def recorded_blob(self, id: str, wanted: str) -> Blob | None:
+        """A blob made before, if its content is still there."""
+        blob = self.forms.blobs(id).get(wanted)
+        return blob if blob is not None and self.content.exists(blob.descriptor.digest) else None
+
+    def describe_in(self, tree: Path, entries: Sequence[Entry]) -> list[Entry]:
+        """Digests and machines of regular files in a tree."""
+        with memory_file(tocs.encode(Toc(tuple(entries)))) as wanted, memory_file() as out:
+            self.privilege.call(
+                "polyarch.layer.scan:describe", str(tree), files=[wanted.fileno(), out.fileno()]
+            )
+            return list(receive(out.fileno()).entries)
+
+    def archive_tree(
+        self, tree: Path, toc: Toc, sink: Callable[[bytes], object], *, clamp_mtime: int | None
+    ) -> None:
+        """The tar of a tree, as ``toc`` describes it."""
+        with memory_file(tocs.encode(toc)) as wanted:
+            drain(
+                lambda tar: self.privilege.call(
+                    "polyarch.layer.scan:archive", str(tree), clamp_mtime, files=[wanted.fileno(), tar]
+                ),
+                sink,
+            )
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _folder(self, id: str) -> Path:
+        name = id.replace(":", "-")
+        if "/" in name or name.startswith("."):
+            raise ContentError(f"{id[:100]!r} is no layer's id", reason="invalid-layer-id")
+        return self.state.trees / name
+
+    def _temporary(self, purpose: str) -> Path:
+        folder = self.state.temporary / f"{purpose}-{secrets.token_hex(8)}"
+        with disk("making a layer", self.state.root):
+            folder.mkdir(parents=True)
+            folder.chmod(0o755)
+        return folder
+
+    def _throw_away(self, folder: Path) -> None:
+        """Remove a folder; it disappears from its place at once, whatever happens meanwhile."""
+        if folder.parent != self.state.temporary:
+            self.state.temporary.mkdir(parents=True, exist_ok=True)
+            moved = self.state.temporary / f"old-{secrets.token_hex(8)}"
+            os.rename(folder, moved)
+            folder = moved
+        self.privilege.call("polyarch.layer.apply:remove", str(folder))
+
+
+def _no_content(entry: Entry) -> BinaryIO:
+    raise ContentError(f"/{entry.path} has no content here", reason="not-a-file")

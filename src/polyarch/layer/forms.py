@@ -1,0 +1,113 @@
+"""What is remembered of layers between processes: tocs, blobs, and a few small files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from polyarch.errors import ContentError
+from polyarch.layer import toc as tocs
+from polyarch.layer.database import Database
+from polyarch.layer.entry import Toc
+from polyarch.layer.layer import Blob
+from polyarch.oci.descriptor import Descriptor
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE layer_ids (id TEXT PRIMARY KEY, kind TEXT NOT NULL, used INTEGER NOT NULL);
+CREATE TABLE layer_tocs (id TEXT PRIMARY KEY, toc BLOB NOT NULL);
+CREATE TABLE layer_blobs (
+    id TEXT NOT NULL, wanted TEXT NOT NULL, descriptor BLOB NOT NULL, diff_id TEXT NOT NULL,
+    PRIMARY KEY (id, wanted));
+CREATE TABLE layer_files (id TEXT NOT NULL, path TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (id, path))
+"""
+_MAX_TOC = 1 << 30  # bytes uncompressed
+
+
+@dataclass(frozen=True)
+class Known:
+    """A layer as it was remembered: ``kind`` is "image", "files" or "step"; blobs by what was asked for."""
+
+    kind: str
+    blobs: dict[str, Blob]
+
+
+class Forms:
+    """The tables. What cannot be read counts as not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, room="layer", version=_VERSION, schema=_SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def known(self, id: str) -> Known | None:
+        """What there may be of a layer; None for one never seen."""
+        rows = self._database.read("SELECT kind FROM layer_ids WHERE id = ?", (id,))
+        if not rows:
+            return None
+        return Known(str(rows[0][0]), self.blobs(id))
+
+    def blobs(self, id: str) -> dict[str, Blob]:
+        """The blobs written or seen for a layer, by what was asked for; they may be gone from the store."""
+        found = {}
+        for wanted, descriptor, diff_id in self._database.read(
+            "SELECT wanted, descriptor, diff_id FROM layer_blobs WHERE id = ?", (id,)
+        ):
+            try:
+                parsed = msgspec.json.decode(bytes(descriptor), type=Descriptor)  # type: ignore[call-overload]
+            except msgspec.DecodeError:
+                continue
+            found[str(wanted)] = Blob(parsed, str(diff_id))
+        return found
+
+    def toc(self, id: str) -> Toc | None:
+        """The toc of a layer."""
+        rows = self._database.read("SELECT toc FROM layer_tocs WHERE id = ?", (id,))
+        if not rows or not isinstance(rows[0][0], bytes):
+            return None
+        import zstandard
+
+        try:
+            data = zstandard.ZstdDecompressor().decompress(rows[0][0], max_output_size=_MAX_TOC)
+            return tocs.decode(data)
+        except (zstandard.ZstdError, ContentError):
+            return None
+
+    def file(self, id: str, path: str) -> bytes | None:
+        """The bytes of a small file that was kept."""
+        rows = self._database.read("SELECT data FROM layer_files WHERE id = ? AND path = ?", (id, path))
+        return rows[0][0] if rows and isinstance(rows[0][0], bytes) else None
+
+    def add(self, id: str, kind: str) -> None:
+        """Remember that there is such a layer."""
+        self._database.write(
+            [("INSERT OR REPLACE INTO layer_ids VALUES (?, ?, ?)", [(id, kind, int(time.time()))])]
+        )
+
+    def put_toc(self, id: str, toc: Toc, files: dict[str, bytes] | None = None) -> None:
+        """Keep the toc, and small files with it."""
+        import zstandard
+
+        data = zstandard.ZstdCompressor(level=1).compress(tocs.encode(toc))
+        kept = [(id, path, content) for path, content in (files or {}).items()]
+        self._database.write(
+            [
+                ("INSERT OR REPLACE INTO layer_tocs VALUES (?, ?)", [(id, data)]),
+                ("INSERT OR REPLACE INTO layer_files VALUES (?, ?, ?)", kept),
+            ]
+        )
+
+    def put_blob(self, id: str, wanted: str, blob: Blob) -> None:
+        """Keep where the blob is."""
+        row = (id, wanted, msgspec.json.encode(blob.descriptor), blob.diff_id)
+        self._database.write([("INSERT OR REPLACE INTO layer_blobs VALUES (?, ?, ?, ?)", [row])])
+
+    def remove(self, id: str) -> None:
+        """Forget a layer."""
+        tables = ("layer_ids", "layer_tocs", "layer_blobs", "layer_files")
+        self._database.write([(f"DELETE FROM {table} WHERE id = ?", [(id,)]) for table in tables])
