@@ -6,7 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from polyarch.content.layout import Layout
+from polyarch.content.names import CONTAINERD_NAME, REF_NAME
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import NotFoundError, PolyarchError, UsageError
@@ -31,6 +34,12 @@ class Located(NamedTuple):
         return isinstance(self.store, SparseStore)
 
 
+def unnamed(descriptor: Descriptor) -> Descriptor:
+    """``descriptor`` without the annotations by which a layout names it."""
+    kept = {k: v for k, v in descriptor.annotations.items() if k not in (CONTAINERD_NAME, REF_NAME)}
+    return msgspec.structs.replace(descriptor, annotations=kept)
+
+
 def local_store(state: State, client: Repositories) -> SparseStore:
     """The local store; layers that were never downloaded come from their origins."""
     return SparseStore(Layout(state.content), Origins(state), client)
@@ -49,8 +58,13 @@ def locate(
     ``oci-layout://PATH[:TAG][@DIGEST]`` and ``oci-archive:FILE[:TAG]`` are on disk. Everything else is a
     reference (``docker-image://`` in front of it is allowed) or the digest, or the first 12 or more digits
     of it, of an image in the local store; that is asked first if ``local``, the registry then if ``remote``.
-    NotFoundError says where it was looked for.
+    NotFoundError says where it was looked for. The descriptor is free of what names it there.
     """
+    found = _locate(text, state, client, local=local, remote=remote)
+    return found._replace(descriptor=unnamed(found.descriptor))
+
+
+def _locate(text: str, state: State, client: Repositories, *, local: bool, remote: bool) -> Located:
     if text.startswith("oci-layout://"):
         return _in_layout(text, text.removeprefix("oci-layout://"))
     if text.startswith("oci-archive:"):
@@ -134,7 +148,7 @@ def _named(store: Store, roots: list[Descriptor], tag: str, text: str) -> Descri
             raise
     if len({root.digest for root in roots}) == 1:
         return roots[0]
-    names = sorted({n for r in roots for n in (r.annotations.get("org.opencontainers.image.ref.name"),) if n})
+    names = sorted({n for r in roots for n in (r.annotations.get(REF_NAME),) if n})
     raise NotFoundError(
         f"{text} does not say which of its {len(roots)} images is meant",
         hint=f"add one of its tags: {', '.join(names)}" if names else "add @DIGEST",
