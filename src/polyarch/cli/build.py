@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from polyarch.build import BuildOutcome, BuildRequest
+    from polyarch.pipeline import BuildOutcome, BuildRequest
 
 _MANY: dict[str, Any] = {"multiple": True}
 
@@ -99,10 +99,11 @@ def build(**options: Any) -> int:
 
 
 def _request(options: dict[str, Any]) -> BuildRequest:
-    from polyarch.build import BuildRequest, names_of
+    from polyarch.pipeline import BuildRequest, names_of
     from polyarch.cli import options as values
     from polyarch.errors import UsageError
     from polyarch.export import annotations, output
+    from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
 
     platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
@@ -127,7 +128,7 @@ def _request(options: dict[str, Any]) -> BuildRequest:
         build_args=build_args,
         labels=values.labels(options["labels"]),
         annotations=annotations.parse_all(options["annotations"]),
-        contexts=values.build_contexts(options["contexts"]),
+        contexts=build_contexts(options["contexts"]),
         secrets=values.secrets(options["secrets"]),
         agents=values.ssh_agents(options["ssh"]),
         network=options["network"],
@@ -146,12 +147,12 @@ def _request(options: dict[str, Any]) -> BuildRequest:
 
 
 def _run(request: BuildRequest, options: dict[str, Any]) -> int:
-    from polyarch import build as builds
+    from polyarch import pipeline
     from polyarch.cli.progress import shown
 
     mode = "quiet" if options["quiet"] else options["progress"]
     with _stopping() as cancelled, shown(mode) as events:
-        outcome = builds.run(request, events=events, cancelled=cancelled)
+        outcome = pipeline.run(request, events=events, cancelled=cancelled)
     _write_files(outcome, options)
     if options["quiet"]:
         print(outcome.summary.image_id or outcome.digest)

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from polyarch.version import VERSION
+
 # verb → (module:attribute, one-line help). A module is imported only when its verb is used.
 VERBS: dict[str, tuple[str, str]] = {
     "base": ("polyarch.cli.base:base", "Make a multi-platform base image out of Debian packages."),
@@ -61,6 +63,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, message="polyarch %(version)s")
 @click.option("--debug", "-D", is_flag=True, help="Show tracebacks and more of what happens.")
 def polyarch(*, debug: bool) -> None:
     """One tag, every architecture: build, prove, join and push multi-platform images."""
@@ -71,11 +74,6 @@ def polyarch(*, debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for errors, 2 for usage, 130 when interrupted."""
     words = sys.argv[1:] if arguments is None else arguments
-    if words in (["--version"], ["version"]):
-        from importlib.metadata import version
-
-        print("polyarch", version("polyarch"))
-        return 0
     try:
         result = polyarch.main(args=words, prog_name="polyarch", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -95,11 +93,3 @@ def main(arguments: list[str] | None = None) -> int:
 
         return report(error)
 
-
-def run() -> None:
-    """The console script."""
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from polyarch.build import BuildRequest, preview
+from polyarch.pipeline import BuildRequest, preview
 
 
 def show(request: BuildRequest) -> int:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from polyarch.build_plan import BuildPlan, make_plan
+from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
@@ -24,12 +24,14 @@ from polyarch.export.export import export
 from polyarch.export.output import Output
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
 from polyarch.graph.arguments import proxy_environment
-from polyarch.graph.convert import TargetResult
+from polyarch.graph.convert import TargetResult, rfc3339
 from polyarch.graph.draft import stamped
 from polyarch.graph.stages import NamedContext, Options
+from polyarch.graph.vertex import ExecOp
 from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
+from polyarch.oci.config import ImageConfig
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.result import digest_of
@@ -146,6 +148,31 @@ def run(
     return BuildOutcome(summary, how, time.monotonic() - started)
 
 
+def preview(
+    request: BuildRequest, *, state: State | None = None, stdin: BinaryIO | None = None
+) -> tuple[BuildPlan, list[tuple[str, str, str]]]:
+    """The plan, and for every step its name, how it would run ("native", "emulated", "") and whether it is
+    cached or why not. Nothing is executed."""
+    state = state or State.default()
+    with Client() as client:
+        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        plan = plan_build(request, context, state, client)
+        node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
+        try:
+            wanted = [target.vertex.digest for target in plan.targets if target.vertex is not None]
+            verdicts = node.preview(plan.graph, wanted)
+        finally:
+            node.close()
+    steps = []
+    for digest, verdict in verdicts:
+        op = plan.graph.vertices[digest].op
+        how = ""
+        if isinstance(op, ExecOp):
+            how = "native" if runs_natively(op.platform) else f"emulated: no {op.platform} node"
+        steps.append((plan.graph.meta[digest].name, how, verdict))
+    return plan, steps
+
+
 def plan_build(request: BuildRequest, context: MainContext, state: State, client: Client) -> BuildPlan:
     """Everything that can be known before anything runs; nothing is executed or written."""
     resolver = BaseResolver(local_store(state, client), client, request.pull)
@@ -205,12 +232,12 @@ def _assemble(
     return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
 
 
-def _dated(target: TargetResult, rootfs: Rootfs, plan: BuildPlan, cache: SqliteCache, request: BuildRequest):  # type: ignore[no-untyped-def]
-    from datetime import datetime
+def _dated(
+    target: TargetResult, rootfs: Rootfs, plan: BuildPlan, cache: SqliteCache, request: BuildRequest
+) -> ImageConfig:
+    from datetime import datetime, timezone
 
     if plan.options.epoch is not None:
-        from polyarch.graph.convert import rfc3339
-
         return stamped(target.config, rfc3339(plan.options.epoch), target.base_history)
     key = digest_of("created", msgspec.json.encode(target.config).decode("utf-8", "replace"), rootfs.id)
     created = None if request.no_cache else cache.get(key)

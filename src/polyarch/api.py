@@ -1,0 +1,149 @@
+"""polyarch from Python: the same as the command line, typed, with return values and errors.
+
+These functions are re-exported by ``import polyarch``, which is cheap: everything is imported when used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from threading import Event as Cancellation
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from polyarch.content.state import State
+    from polyarch.image.inspect import Inspection
+    from polyarch.pipeline import BuildOutcome
+    from polyarch.solver.events import Event
+
+Progress = Callable[["Event"], None]
+
+
+def build(
+    context: str | PathLike[str] = ".",
+    *,
+    platforms: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    dockerfile: str | PathLike[str] | None = None,
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    annotations: Iterable[str] = (),
+    outputs: Iterable[str] = (),
+    push: bool = False,
+    load: bool = False,
+    build_contexts: Mapping[str, str] | None = None,
+    secrets: Mapping[str, bytes] | None = None,
+    no_cache: bool = False,
+    pull: bool = False,
+    network: str = "default",
+    allow: Iterable[str] = (),
+    root: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancellation | None = None,
+    stdin: BinaryIO | None = None,
+) -> BuildOutcome:
+    """Build a Dockerfile for one or many platforms.
+
+    ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs`` as the
+    command line's ``-o``; ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``).
+    ``progress`` is called with events of ``polyarch.solver.events`` from several threads; setting
+    ``cancelled`` stops everything. Raises ``PolyarchError``.
+    """
+    from polyarch import pipeline
+    from polyarch.export import annotations as annotation_texts
+    from polyarch.export import output
+    from polyarch.graph.named import build_contexts as parse_contexts
+    from polyarch.oci.platform import parse_list
+    from polyarch.solver.events import ignore
+
+    given = secrets or {}
+    request = pipeline.BuildRequest(
+        context=str(context),
+        dockerfile=None if dockerfile is None else str(dockerfile),
+        platforms=parse_list(platforms),
+        tags=pipeline.names_of(list(tags)),
+        outputs=output.parse_all(outputs, push=push, load=load),
+        target=target,
+        build_args=dict(build_args or {}),
+        labels=dict(labels or {}),
+        annotations=annotation_texts.parse_all(annotations),
+        contexts=parse_contexts(f"{name}={value}" for name, value in (build_contexts or {}).items()),
+        secrets={name: _constant(content) for name, content in given.items()},
+        no_cache=no_cache,
+        pull=pull,
+        network=network,
+        allow=frozenset(allow),
+    )
+    return pipeline.run(
+        request, state=_state(root), events=progress or ignore, cancelled=cancelled, stdin=stdin
+    )
+
+
+def inspect(reference: str, *, remote: bool = False, root: str | PathLike[str] | None = None) -> Inspection:
+    """An image of the local store or a registry: its index, and every variant with config and layers.
+
+    ``remote`` asks the registry even when the local store has the name. NotFoundError when nobody has it.
+    """
+    from polyarch.image.inspect import inspect as look
+    from polyarch.image.locate import locate
+    from polyarch.registry.client import Client
+
+    with Client() as client:
+        found = locate(reference, state=_state(root), client=client, local=not remote)
+        return look(found.store, found.descriptor, name=found.name)
+
+
+def push(
+    reference: str,
+    *,
+    to: str = "",
+    root: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Push an image of the local store, every platform of it, and return its digest.
+
+    ``to`` is the name to push as (default: ``reference``). The tag is written last.
+    """
+    from polyarch.export.push import push as send
+    from polyarch.image.locate import locate
+    from polyarch.oci.reference import Reference
+    from polyarch.registry.client import Client
+    from polyarch.solver.events import ignore
+
+    with Client() as client:
+        found = locate(reference, state=_state(root), client=client, remote=False)
+        names = [Reference.parse(to or reference)]
+        send(found.store, found.descriptor, names, client=client, progress=progress or ignore)
+        return found.descriptor.digest
+
+
+def run(
+    reference: str,
+    command: Sequence[str] = (),
+    *,
+    platform: str = "",
+    environment: Mapping[str, str] | None = None,
+    root: str | PathLike[str] | None = None,
+) -> int:
+    """Run one variant of an image, native or emulated, and return its exit code."""
+    from polyarch import container
+
+    return container.run(
+        reference,
+        command,
+        platform=platform or None,
+        environment=dict(environment or {}),
+        state=_state(root),
+    )
+
+
+def _state(root: str | PathLike[str] | None) -> State:
+    from polyarch.content.state import State
+
+    return State.default() if root is None else State(Path(root).absolute())
+
+
+def _constant(content: bytes) -> Callable[[], bytes]:
+    return lambda: content
