@@ -1,0 +1,198 @@
+"""The executor of our own: every step in new namespaces over an overlay, forked by a small helper process.
+
+As root the overlay and host mounts are made with root's rights, and foreign platforms run in a user namespace
+that maps every id to itself, for its private binfmt_misc. An ordinary user's steps run in one user namespace
+with the user's subordinate ids; so do file operations on what those ids own (``privilege``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+
+from polyarch.content.state import State
+from polyarch.errors import CancelledError, PolyarchError
+from polyarch.executor import description, syscalls, wire
+from polyarch.executor.connection import Connection
+from polyarch.executor.emulator import Emulators
+from polyarch.executor.privilege import Direct, Namespaced
+from polyarch.executor.running import Running
+from polyarch.executor.spec import ExitStatus, Mount, Output, Process, RootFilesystem
+from polyarch.layer.layer import Privilege
+
+
+class Sandbox:
+    """An ``Executor``. Thread-safe; one per build is enough. Close it, or use it in a ``with``."""
+
+    def __init__(self, state: State, emulators: Emulators, *, privileged: bool) -> None:
+        self._state = state
+        self._emulators = emulators
+        self._privileged = privileged
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._registered = False
+        self._closed = False
+        self._privilege: Privilege = Direct() if privileged else Namespaced(self._helper)
+
+    @classmethod
+    def start(
+        cls, state: State, *, emulators: Emulators | None = None, privileged: bool | None = None
+    ) -> Sandbox:
+        """Nothing is run and nothing can fail yet: the helper starts with the first step or call.
+
+        ``privileged`` None finds out whether this process may mount, which root usually may.
+        """
+        if privileged is None:
+            privileged = os.geteuid() == 0 and syscalls.may_mount()
+        return cls(state, emulators or Emulators.discover(), privileged=privileged)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the helper and every step that still runs. May be called twice."""
+        with self._lock:
+            connection, self._connection, self._closed = self._connection, None, True
+        if connection is not None:
+            connection.close()
+
+    @property
+    def privilege(self) -> Privilege:
+        """Where files of every owner can be made, read and removed."""
+        return self._privilege
+
+    @property
+    def userxattr(self) -> bool:
+        """Whether overlay marks are ``user.overlay.*`` (in a user namespace) and not ``trusted.overlay.*``."""
+        return not self._privileged
+
+    @property
+    def emulators(self) -> Emulators:
+        return self._emulators
+
+    def run(
+        self,
+        process: Process,
+        root: RootFilesystem,
+        mounts: tuple[Mount, ...],
+        output: Output,
+        cancelled: Event,
+    ) -> ExitStatus:
+        """See ``Executor.run``."""
+        if cancelled.is_set():
+            raise CancelledError("the step was cancelled before it began", reason="cancelled")
+        strategy = self._emulators.require(process.platform)
+        step = description.describe(process, root, mounts)
+        step |= self._places(step)
+        private = strategy.via == "private"
+        step |= {
+            "userxattr": not self._privileged,
+            "emulated": strategy.kind == "emulated",
+            "identity_namespace": private and self._privileged,
+            "emulators": list(self._emulators.registrations()) if private and self._privileged else [],
+        }
+        helper = self._helper()
+        if private and not self._privileged:
+            self._register(helper, str(step["scratch"]))
+        running = self._begin(helper, step, process, output)
+        code = running.follow(cancelled)
+        emulated = strategy.kind == "emulated"
+        return ExitStatus(code, emulated, emulated and code != 0 and running.crash_seen)
+
+    def _begin(
+        self, helper: Connection, step: dict[str, object], process: Process, output: Output
+    ) -> Running:
+        pipes: dict[int, int] = {}
+        theirs: list[int] = []
+        files: list[int] = []
+        if not process.terminal:
+            if process.stdin is not None:
+                files.append(process.stdin)
+            for stream in (1, 2):
+                reading, writing = os.pipe()
+                pipes[reading] = stream
+                theirs.append(writing)
+        try:
+            sock = helper.request("step", None, (*files, *theirs))
+        except BaseException:
+            wire.close_all(list(pipes))
+            raise
+        finally:
+            wire.close_all(theirs)
+        try:
+            wire.send_block(sock, wire.pack(step))
+        except OSError:
+            pass  # how it ended comes out when it is followed
+        return Running(sock, pipes, output, process.stdin)
+
+    def _helper(self) -> Connection:
+        with self._lock:
+            if self._closed:
+                raise PolyarchError("the sandbox was closed", reason="sandbox-closed")
+            if self._connection is None:
+                self._connection = Connection(user_namespace=not self._privileged)
+            return self._connection
+
+    def _register(self, helper: Connection, place: str) -> None:
+        """Give the user namespace its emulators, once."""
+        emulators = list(self._emulators.registrations())
+        with self._lock:
+            if self._registered:
+                return
+            with helper.request("binfmt", (emulators, place)) as sock:
+                answer = wire.receive_block(sock)
+            kind, value = wire.unpack(answer) if answer else ("error", "the helper is gone")  # type: ignore[misc]
+            if kind != "ok":
+                raise PolyarchError(f"emulators could not be registered: {value}", reason="binfmt")
+            self._registered = True
+
+    def _places(self, step: dict[str, object]) -> dict[str, object]:
+        """A mount point for the step's own mount namespace, and the lowest layer with its mount points."""
+        temporary = self._state.temporary
+        scratch, empty = temporary / "sandbox", temporary / "empty"
+        for folder in (scratch, empty):
+            folder.mkdir(parents=True, exist_ok=True)
+        points = description.stubs(step["mounts"])  # type: ignore[arg-type]
+        stubs = _stub_tree(temporary, points)
+        return {
+            "scratch": os.path.realpath(scratch),
+            "empty": str(empty),
+            "lowers": [str(stubs), *step["lowers"]],  # type: ignore[misc]
+        }
+
+
+def _stub_tree(temporary: Path, points: list[tuple[str, bool]]) -> Path:
+    """A directory with empty files and directories at ``points``, used below every other layer: there a step
+    finds its mount points without one ever being made in what becomes a layer."""
+    name = hashlib.sha256(repr(points).encode(errors="surrogateescape")).hexdigest()[:32]
+    final = temporary / f"points-{name}"
+    if final.is_dir():
+        return final
+    making = Path(tempfile.mkdtemp(prefix="points.", dir=temporary))
+    try:
+        for path, directory in points:
+            place = making / path
+            if directory:
+                place.mkdir()
+                place.chmod(0o755)
+            else:
+                place.touch()
+                place.chmod(0o644)
+        making.chmod(0o755)
+        making.rename(final)
+    except OSError:
+        shutil.rmtree(making, ignore_errors=True)
+        if not final.is_dir():  # else another process was faster
+            raise
+    return final

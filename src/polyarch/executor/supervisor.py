@@ -1,0 +1,206 @@
+"""The supervisor of one step: a child of the helper, outside the step's namespaces.
+
+It makes the mounts that need the privileges of the outside (overlays, host directories) as detached mounts,
+clones the step's first process into new namespaces, and kills it when the requester asks or goes away.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+
+from polyarch.executor import inside, syscalls, wire
+
+Step = dict[str, object]
+
+_PAGE = 4096
+
+
+def run(sock: socket.socket, files: list[int]) -> None:
+    """Run the step that ``sock`` describes; ``files`` are standard input, output and error."""
+    data = wire.receive_block(sock)
+    if data is None:
+        return
+    step: Step = wire.unpack(data)  # type: ignore[assignment]
+    trees: dict[str, int] = {}
+    try:
+        trees = _detached_mounts(step)
+        child, go = _clone(step, trees, sock, files)
+    except OSError as error:
+        wire.report(sock, "refused", error.strerror or str(error))
+        return
+    wire.close_all([*trees.values(), *files])  # mounts must not outlive the step
+    _watch(sock, child, go)
+    wire.report(sock, "ended")
+
+
+def _clone(step: Step, trees: dict[str, int], sock: socket.socket, files: list[int]) -> tuple[int, int]:
+    flags = (
+        syscalls.CLONE_NEWNS
+        | syscalls.CLONE_NEWPID
+        | syscalls.CLONE_NEWIPC
+        | syscalls.CLONE_NEWUTS
+        | syscalls.CLONE_NEWCGROUP
+    )
+    if step["network"] == "none":
+        flags |= syscalls.CLONE_NEWNET
+    if step["identity_namespace"]:
+        flags |= syscalls.CLONE_NEWUSER
+    wait, go = os.pipe()
+    child = syscalls.clone(flags)
+    if child == 0:
+        try:
+            os.close(go)
+            inside.main(step, trees, sock, files, wait)
+        finally:
+            os._exit(70)
+    os.close(wait)
+    if step["identity_namespace"]:
+        try:
+            for kind in ("uid", "gid"):
+                _write(f"/proc/{child}/{kind}_map", b"0 0 4294967295\n")
+        except OSError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+    return child, go
+
+
+def _write(path: str, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
+
+
+def _watch(sock: socket.socket, child: int, go: int) -> None:
+    """Let the step begin; kill it when the requester says anything or is gone; wait for its end."""
+    os.write(go, b"g")
+    watched = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(watched, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if watched in ready:
+            break
+        if sock.fileno() in ready:
+            os.kill(child, signal.SIGKILL)  # pid 1 of the step: the kernel kills everything in there
+            poll.unregister(sock)
+    os.waitpid(child, 0)
+    os.close(watched)
+    os.close(go)
+
+
+# --- mounts -------------------------------------------------------------------------------------------------
+
+
+def _detached_mounts(step: Step) -> dict[str, int]:
+    """Mounts attached nowhere, by name: "root", "sys", and "0", "1", … of the step's mounts."""
+    trees: dict[str, int] = {}
+    upper, work = step["upper"], step["work"]
+    mounts: list[dict[str, object]] = step["mounts"]  # type: ignore[assignment]
+    scratch = ""
+    if not upper or any(m["kind"] == "overlay" and m["writable"] for m in mounts):
+        scratch = _scratch(step)
+    if not upper:
+        upper, work = _upper(scratch, "root")
+    userxattr = bool(step["userxattr"])
+    # A step may make device nodes, as in docker, but not open them.
+    attributes = 0 if step["insecure"] else syscalls.ATTR_NODEV
+    trees["root"] = overlay(step["lowers"], upper, work, attributes, userxattr=userxattr)  # type: ignore[arg-type]
+    for index, mount in enumerate(mounts):
+        if mount["kind"] == "bind":
+            trees[str(index)] = tree = syscalls.open_tree(str(mount["source"]), recursive=True)
+            extra = attributes | (syscalls.ATTR_RDONLY if mount["read_only"] else 0)
+            syscalls.mount_setattr(tree, extra, recursive=True)
+        elif mount["kind"] == "overlay":
+            above = _upper(scratch, str(index)) if mount["writable"] else ("", "")
+            lowers = [str(step["empty"]), *mount["lowers"]]  # type: ignore[misc] # one alone is no overlay
+            trees[str(index)] = overlay(lowers, *above, attributes, userxattr=userxattr)
+    if step["network"] != "none":
+        trees["sys"] = sysfs()
+    return trees
+
+
+def sysfs() -> int:
+    """/sys, fresh where this process may, else a copy of the host's mounts; read-only."""
+    attributes = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV | syscalls.ATTR_NOEXEC
+    try:
+        return syscalls.new_mount("sysfs", [], attributes)
+    except OSError:
+        tree = syscalls.open_tree("/sys", recursive=True)
+        syscalls.mount_setattr(tree, attributes, recursive=True)
+        return tree
+
+
+def _scratch(step: Step) -> str:
+    """A tmpfs in a mount namespace of this process's own, for what is written and thrown away."""
+    place = str(step["scratch"])
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    tree = syscalls.new_mount("tmpfs", [("mode", "700")], syscalls.ATTR_NOSUID)
+    syscalls.move_mount(tree, place)
+    os.close(tree)
+    return place
+
+
+def _upper(scratch: str, name: str) -> tuple[str, str]:
+    folders = os.path.join(scratch, f"{name}-upper"), os.path.join(scratch, f"{name}-work")
+    for folder in folders:
+        os.mkdir(folder, 0o755)
+    return folders
+
+
+def overlay(lowers: list[str], upper: str, work: str, attributes: int = 0, *, userxattr: bool) -> int:
+    """A detached overlay of ``lowers`` (lowest first), read-only without ``upper``.
+
+    Layers are given by descriptor: an option's value ends at 255 bytes, and mount tables show no host path.
+    """
+    opened: list[int] = []
+
+    def name(path: str) -> str:
+        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return f"/proc/self/fd/{opened[-1]}"
+
+    extra: list[tuple[str, str | None]] = [("index", "off"), ("xino", "off")]
+    if userxattr:
+        extra.append(("userxattr", None))
+    else:
+        extra += [("redirect_dir", "nofollow"), ("metacopy", "off")]
+    try:
+        above = [("upperdir", name(upper)), ("workdir", name(work))] if upper else []
+        below = [name(path) for path in reversed(lowers)]
+        try:
+            return syscalls.new_mount(
+                "overlay", [*(("lowerdir+", path) for path in below), *above, *extra], attributes
+            )
+        except OSError as error:
+            if error.errno != 22 or "lowerdir+" not in str(error):
+                raise
+            tree = _overlay_before_6_8(below, above, extra)
+            syscalls.mount_setattr(tree, attributes)
+            return tree
+    finally:
+        wire.close_all(opened)
+
+
+def _overlay_before_6_8(
+    below: list[str], above: list[tuple[str, str]], extra: list[tuple[str, str | None]]
+) -> int:
+    """The same through mount(2), whose options end at one page: about 200 layers."""
+    pairs = [("lowerdir", ":".join(below)), *above, *extra]
+    options = ",".join(key if value is None else f"{key}={value}" for key, value in pairs)
+    if len(options) >= _PAGE:
+        raise OSError(
+            7, f"{len(below)} layers are more than this kernel's mount(2) takes (Linux 6.8 takes 500)"
+        )
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount("overlay", "/proc", "overlay", 0, options)
+    tree = syscalls.open_tree("/proc")
+    syscalls.umount("/proc", syscalls.MNT_DETACH)
+    return tree
