@@ -97,7 +97,7 @@ class LayerStore:
         with self._lock:
             layer = self._layers.get((id, ""))
             if layer is None or layer.kind != "files":
-                layer = StoredLayer(self, id, "files", toc=toc, source=open)
+                layer = StoredLayer(self, id, "files", toc=toc, source=_as_given(entries, toc, open))
                 self._layers[id, ""] = layer
         return layer
 
@@ -248,6 +248,19 @@ class LayerStore:
             os.rename(folder, moved)
             folder = moved
         self.privilege.call("polyarch.layer.apply:remove", str(folder))
+
+
+def _as_given(
+    given: Sequence[Entry], toc: Toc, open: Callable[[Entry], BinaryIO]
+) -> Callable[[Entry], BinaryIO]:
+    """``open`` for the entries of ``toc``, where another name of a hardlinked file may have become the file
+    than the one that was given."""
+    if not any(entry.type == "hardlink" for entry in given):
+        return open
+    files = {entry.path: entry for entry in given if entry.type == "file"}
+    links = {entry.path: entry.link for entry in given if entry.type == "hardlink"}
+    other = {e.path: files[links[e.path]] for e in toc.entries if e.type == "file" and e.path in links}
+    return lambda entry: open(other.get(entry.path, entry))
 
 
 def _no_content(entry: Entry) -> BinaryIO:
