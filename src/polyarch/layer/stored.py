@@ -99,10 +99,14 @@ class StoredLayer(IndexedLayer):
 
     def describe(self, entries: Sequence[Entry]) -> list[Entry]:
         """See ``IndexedLayer.describe``; what is learnt is kept in the toc."""
-        missing = [entry for entry in entries if not entry.digest]
-        if not missing:
+        if all(entry.digest for entry in entries):
             return list(entries)
         with self._lock:
+            now = self.index().entries  # an older index, which the caller may have, knows less
+            entries = [now.get(entry.path, entry) for entry in entries]
+            missing = [entry for entry in entries if not entry.digest]
+            if not missing:
+                return entries
             tree = self._store.existing_tree(self._id)
             if tree is None:
                 return super().describe(entries)

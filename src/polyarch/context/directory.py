@@ -1,0 +1,322 @@
+"""A folder on this machine as a build context: one stat a file, content read only when somebody needs it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+import msgspec
+
+from polyarch.context.index import ContentIndex, Known, Stamp
+from polyarch.errors import ContentError, NotFoundError, PolyarchError
+from polyarch.layer.compress import workers
+from polyarch.layer.entry import Entry, Toc
+from polyarch.layer.folders import Folders
+from polyarch.layer.index import IndexedLayer
+from polyarch.layer.layer import Blob, Compression, Layer
+from polyarch.layer.machine import HEADER_BYTES, identify
+from polyarch.layer.rootfs import Rootfs
+
+if TYPE_CHECKING:
+    from polyarch.layer.store import LayerStore
+
+_CHUNK = 1 << 20
+_BATCH = 64  # files hashed by one task
+_STALE = 1000  # forgotten files in the index before it is worth a write
+
+
+class Ignored(Protocol):
+    """What a folder is filtered by; ``context.ignore.Matcher`` is one."""
+
+    def matches(self, path: str) -> bool:
+        """Whether ``path``, relative to the context, is to be left out."""
+        ...
+
+    def can_skip_directory(self, path: str) -> bool:
+        """Whether nothing under the directory ``path``, which is left out, can be let in again."""
+        ...
+
+
+class DirectoryContext(IndexedLayer):
+    """The folder ``path`` as a layer; ``rootfs()`` is its view.
+
+    Everything belongs to root, as docker has it for contexts; modes and times are the files' own; sockets are
+    left out. ``matcher`` leaves files out, ``index`` remembers digests between builds, ``store`` is needed
+    for trees and blobs of the whole context only. NotFoundError when there is no such folder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        matcher: Ignored | None = None,
+        index: ContentIndex | None = None,
+        store: LayerStore | None = None,
+    ) -> None:
+        super().__init__()
+        self.path = Path(os.path.realpath(path))
+        if not self.path.is_dir():
+            raise NotFoundError(
+                f"the build context {path} is {'not a folder' if self.path.exists() else 'not there'}",
+                hint="give the folder that holds the files to be copied",
+                reason="context-not-found",
+            )
+        self._matcher = matcher
+        self._content = index
+        self._store = store
+        self._toc: Toc | None = None
+        self._id = ""
+        self._stamps: dict[str, Stamp] = {}  # of files whose digest the index does not know
+        self._known: dict[str, Entry] = {}  # what describe has found
+        self._gone: list[str] = []
+        self._folders: Folders | None = None
+
+    def __del__(self) -> None:
+        folders = getattr(self, "_folders", None)
+        if folders is not None:
+            folders.close()
+
+    @property
+    def layer(self) -> Layer:
+        """This, as what it is to others."""
+        return self
+
+    def rootfs(self) -> Rootfs:
+        """The view of the context."""
+        return Rootfs((self,))
+
+    @property
+    def id(self) -> str:
+        """Names what the files' stats say, without reading any."""
+        self.toc()
+        return self._id
+
+    def toc(self) -> Toc:
+        """See ``Layer.toc``; digests are there where the index knows them."""
+        with self._lock:
+            if self._toc is None:
+                known = self._content.load(self.path) if self._content is not None else {}
+                walk = _Walk(self.path, self._matcher, known)
+                self._toc = Toc(tuple(walk.run()))
+                self._stamps = walk.stamps
+                self._gone = walk.gone()
+                self._id = "context:" + walk.digest()
+            return self._toc
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """See ``Layer.open``. Links on the way are never followed."""
+        content = entry if entry.type == "file" else self.index().content(entry.path)
+        if content is None:
+            raise NotFoundError(f"{entry.path} in the context is not a regular file", reason="not-a-file")
+        with self._lock:
+            if self._folders is None:
+                self._folders = Folders(self.path)
+            try:
+                descriptor = self._folders.file(content.path)
+            except OSError as error:
+                raise _unreadable(content.path, error) from None
+        return cast(BinaryIO, os.fdopen(descriptor, "rb", 0))
+
+    def describe(self, entries: Sequence[Entry]) -> list[Entry]:
+        """See ``IndexedLayer.describe``: reads what the index does not know, with several threads."""
+        self.toc()
+        with self._lock:
+            missing = [e for e in entries if not e.digest and e.path not in self._known]
+            if missing:
+                self._read(missing)
+            return [e if e.digest else self._known[e.path] for e in entries]
+
+    def _read(self, missing: list[Entry]) -> None:
+        started = time.time_ns()
+        batches = [missing[at : at + _BATCH] for at in range(0, len(missing), _BATCH)]
+        fresh: list[tuple[str, Known]] = []
+        with ThreadPoolExecutor(min(workers(), len(batches)), "hash") as pool:
+            for batch in pool.map(self._hash, batches):
+                for entry in batch:
+                    self._known[entry.path] = entry
+                    fresh.append((entry.path, Known(self._stamps[entry.path], entry.digest, entry.machine)))
+        if self._content is not None:
+            gone = self._gone if len(self._gone) > _STALE else ()
+            self._content.record(self.path, fresh, gone=gone, now_ns=started)
+
+    def _hash(self, batch: list[Entry]) -> list[Entry]:
+        found = []
+        with Folders(self.path) as folders:
+            for entry in batch:
+                try:
+                    descriptor = folders.file(entry.path)
+                except OSError as error:
+                    raise _unreadable(entry.path, error) from None
+                try:
+                    found.append(self._hash_one(entry, descriptor))
+                finally:
+                    os.close(descriptor)
+        return found
+
+    def _hash_one(self, entry: Entry, descriptor: int) -> Entry:
+        if Stamp.of(os.fstat(descriptor)) != self._stamps.get(entry.path):
+            raise _changed(entry.path)
+        data = os.read(descriptor, min(entry.size + 1, _CHUNK))
+        hasher = hashlib.sha256(data)
+        machine = identify(data[:HEADER_BYTES])
+        size = len(data)
+        while size < entry.size and (data := os.read(descriptor, _CHUNK)):
+            hasher.update(data)
+            size += len(data)
+        if size != entry.size:
+            raise _changed(entry.path)
+        return msgspec.structs.replace(entry, digest="sha256:" + hasher.hexdigest(), machine=machine)
+
+    # --- the other forms, of the whole context --------------------------------------------------------------
+
+    def whole(self) -> Layer:
+        """The context as a layer of the store, with every file read."""
+        if self._store is None:
+            raise ValueError("a context without a layer store has no trees and blobs")
+        toc = self.toc()
+        files = iter(self.describe([entry for entry in toc.entries if entry.type == "file"]))
+        entries = tuple(next(files) if entry.type == "file" else entry for entry in toc.entries)
+        return self._store.file_layer(Toc(entries), self.open)
+
+    def tree(self) -> Path:
+        """See ``Layer.tree``: a copy, because owners and left out files differ from the folder's."""
+        return self.whole().tree()
+
+    def blob(self, compression: Compression) -> Blob:
+        """See ``Layer.blob``."""
+        return self.whole().blob(compression)
+
+
+class _Walk:
+    """One walk over the folder, in the order of a toc."""
+
+    def __init__(
+        self,
+        root: Path,
+        matcher: Ignored | None,
+        known: dict[str, tuple[int, int, int, int, str, str]],
+    ) -> None:
+        self._root = str(root)
+        self._matcher = matcher
+        self._known = known
+        self._inodes: dict[tuple[int, int], str] = {}
+        self._hash = hashlib.sha256()
+        self._seen = 0
+        self._files: set[str] = set()
+        self.stamps: dict[str, Stamp] = {}
+
+    def run(self) -> Iterator[Entry]:
+        """Every entry that is not left out. A directory that is left out comes after all when something in
+        it is let in again."""
+        pending: list[Entry] = []
+        todo: list[tuple[str, os.DirEntry[str]]] = []
+        self._push(todo, "")
+        while todo:
+            path, item = todo.pop()
+            ignored = self._matcher is not None and self._matcher.matches(path)
+            try:
+                directory = item.is_dir(follow_symlinks=False)
+                if ignored and (not directory or self._can_skip(path)):
+                    continue
+                status = item.stat(follow_symlinks=False)
+                entry = self._entry(path, status)
+                if directory:
+                    self._push(todo, path)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            if entry is None:
+                continue
+            while pending and not path.startswith(pending[-1].path + "/"):
+                pending.pop()
+            if ignored:
+                pending.append(entry)
+                continue
+            yield from pending
+            pending.clear()
+            yield entry
+
+    def _can_skip(self, path: str) -> bool:
+        return self._matcher is None or self._matcher.can_skip_directory(path)
+
+    def _push(self, todo: list[tuple[str, os.DirEntry[str]]], path: str) -> None:
+        prefix = path + "/" if path else ""
+        try:
+            with os.scandir(f"{self._root}/{path}" if path else self._root) as items:
+                found = sorted(items, key=_name, reverse=True)
+        except OSError as error:
+            raise _unreadable(path or ".", error) from None
+        todo.extend([(prefix + item.name, item) for item in found])
+
+    def _entry(self, path: str, status: os.stat_result) -> Entry | None:
+        mode = status.st_mode
+        bits = mode & 0o7777
+        mtime = status.st_mtime_ns
+        if stat.S_ISREG(mode):
+            return self._file(path, bits, status)
+        self._hash.update(f"{path}\0{mode}\0{mtime}\0".encode("utf-8", "surrogateescape"))
+        if stat.S_ISDIR(mode):
+            return Entry(path, "directory", bits, 0, 0, 0, mtime)
+        if stat.S_ISLNK(mode):
+            link = os.readlink(f"{self._root}/{path}")
+            self._hash.update(link.encode("utf-8", "surrogateescape"))
+            return Entry(path, "symlink", 0o777, 0, 0, 0, mtime, link)
+        if stat.S_ISFIFO(mode):
+            return Entry(path, "fifo", bits, 0, 0, 0, mtime)
+        if stat.S_ISSOCK(mode):
+            return None
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        kind = "character" if stat.S_ISCHR(mode) else "block"
+        return Entry(path, kind, bits, 0, 0, 0, mtime, "", major, minor)  # type: ignore[arg-type]
+
+    def _file(self, path: str, bits: int, status: os.stat_result) -> Entry:
+        stamp = Stamp.of(status)
+        self._hash.update(f"{path}\0{bits}\0{stamp}\0".encode("utf-8", "surrogateescape"))
+        if status.st_nlink > 1:
+            first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                return Entry(path, "hardlink", bits, 0, 0, 0, stamp.mtime_ns, first)
+        digest = machine = ""
+        row = self._known.get(path)
+        if row is not None and row[:4] == stamp:
+            digest, machine = row[4:]
+        else:
+            self.stamps[path] = stamp
+        self._files.add(path)
+        size = stamp.size
+        return Entry(path, "file", bits, 0, 0, size, stamp.mtime_ns, "", 0, 0, {}, digest, machine)
+
+    def gone(self) -> list[str]:
+        """What the index knows of and the walk did not see."""
+        return [path for path in self._known if path not in self._files]
+
+    def digest(self) -> str:
+        """Names what the stats said."""
+        return "sha256:" + self._hash.hexdigest()
+
+
+def _name(item: os.DirEntry[str]) -> str:
+    return item.name
+
+
+def _unreadable(path: str, error: OSError) -> PolyarchError:
+    return PolyarchError(
+        f"{path} in the build context cannot be read: {os.strerror(error.errno or 0).lower()}",
+        hint="make it readable, or leave it out with a line in .dockerignore",
+        reason="context-unreadable",
+    )
+
+
+def _changed(path: str) -> ContentError:
+    return ContentError(
+        f"{path} in the build context changed while it was read",
+        hint="build again when nothing writes to it, or leave it out with a line in .dockerignore",
+        reason="changed-while-read",
+    )
