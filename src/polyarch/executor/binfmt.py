@@ -47,8 +47,9 @@ def private_instance(registrations: list[bytes]) -> int:
 
 
 def private_emulators(emulators: list[tuple[str, str, bool]], place: str) -> int:
-    """``private_instance`` with these emulators (QEMU's name, real path, keep argv[0]), seen through read-only
-    mounts at ``place``: what a step finds behind /proc/PID/exe of an emulated process cannot be written."""
+    """``private_instance`` with these emulators (QEMU's name, real path, keep argv[0]), seen through
+    read-only mounts at ``place``: what a step finds behind /proc/PID/exe of an emulated process is not
+    to be written."""
     folders: dict[str, str] = {}
     lines = []
     for qemu, path, keep_name in emulators:

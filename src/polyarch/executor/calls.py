@@ -7,7 +7,7 @@ import os
 import pickle
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from polyarch.errors import PolyarchError
 from polyarch.executor import wire
@@ -36,10 +36,11 @@ def ask(sock: socket.socket, function: str, arguments: Sequence[object], *, file
     raise RuntimeError(f"{function} failed in the helper:\n{value}")
 
 
-def resolve(function: str) -> object:
+def resolve(function: str) -> Callable[..., object]:
     """``"package.module:function"`` as the function."""
     module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found: Callable[..., object] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def answer(sock: socket.socket, files: list[int]) -> None:
@@ -51,7 +52,7 @@ def answer(sock: socket.socket, files: list[int]) -> None:
     try:
         target = resolve(function)
         words = (*arguments, files) if with_files else arguments
-        reply = ("ok", target(*words))  # type: ignore[operator]
+        reply = ("ok", target(*words))
         encoded = pickle.dumps(reply, protocol=5)
     except PolyarchError as error:
         encoded = pickle.dumps(("error", (type(error), error.args, error.__dict__)), protocol=5)

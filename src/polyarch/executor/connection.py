@@ -47,7 +47,7 @@ class Connection:
             data, _ = wire.receive_files(self._control)
             if not data:
                 raise PolyarchError("the helper process did not start", reason="helper-died")
-            kind, value = wire.unpack(data)  # type: ignore[misc]
+            kind, value = wire.unpack_event(data)
             if kind == "ready":
                 return
             if kind == "refused":
@@ -58,7 +58,7 @@ class Connection:
                 except OSError as error:
                     raise UnsupportedError(
                         f"the ids of a user namespace cannot be mapped: {error.strerror}",
-                        hint="check /etc/subuid and /etc/subgid, and that newuidmap and newgidmap are setuid root",
+                        hint="check /etc/subuid and /etc/subgid, and that newuidmap is setuid root",
                         reason="no-id-map",
                     ) from None
                 wire.send_files(self._control, b"mapped", [])
@@ -99,7 +99,11 @@ def _plan() -> tuple[list[idmap.Extent], list[idmap.Extent]]:
 
 def no_user_namespaces(why: str) -> UnsupportedError:
     """Why this user may not make user namespaces, as far as the machine tells, and what helps."""
-    for path, bad, hint in (
+    hint = (
+        "in a container: run it with a seccomp profile that allows user namespaces "
+        "(docker run --security-opt seccomp=unconfined), or as root with CAP_SYS_ADMIN"
+    )
+    for path, bad, command in (
         (
             "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
             "1",
@@ -114,14 +118,9 @@ def no_user_namespaces(why: str) -> UnsupportedError:
     ):
         try:
             if Path(path).read_text().strip() == bad:
-                break
+                hint = command
         except OSError:
             continue
-    else:
-        hint = (
-            "in a container: run it with a seccomp profile that allows user namespaces "
-            "(docker run --security-opt seccomp=unconfined), or as root with CAP_SYS_ADMIN"
-        )
     return UnsupportedError(
         f"this user may not make user namespaces and mounts ({why}), which RUN needs",
         hint=hint,

@@ -6,12 +6,13 @@ import os
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from polyarch.errors import NotFoundError, UsageError
 from polyarch.executor import capabilities
 from polyarch.executor.spec import Bind, Mount, Overlay, Process, RootFilesystem, SecretFile, Tmpfs
 
-Description = dict[str, object]
+Description = dict[str, Any]
 
 _RESERVED = ("/proc", "/sys")
 
@@ -44,11 +45,11 @@ def describe(process: Process, root: RootFilesystem, mounts: tuple[Mount, ...]) 
     }
 
 
-def _mount(mount: Mount) -> dict[str, object]:
+def _mount(mount: Mount) -> dict[str, Any]:
     target = posixpath.normpath(posixpath.join("/", mount.target))
     if target == "/" or any(target == place or target.startswith(place + "/") for place in _RESERVED):
         raise UsageError(f"nothing can be mounted at {mount.target}", reason="bad-mount-target")
-    common: dict[str, object] = {"kind": mount.kind, "target": target.replace("//", "/")}
+    common: dict[str, Any] = {"kind": mount.kind, "target": target.replace("//", "/")}
     match mount:
         case Bind():
             if not os.path.lexists(mount.source):
@@ -86,7 +87,7 @@ def _resolver() -> bytes:
         return b""
 
 
-def stubs(mounts: Iterable[dict[str, object]]) -> list[tuple[str, bool]]:
+def stubs(mounts: Iterable[dict[str, Any]]) -> list[tuple[str, bool]]:
     """The mount points a step needs as (path, is directory), parents first, as far as known beforehand."""
     points: dict[str, bool] = {
         "proc": True,

@@ -84,7 +84,8 @@ class Emulators:
     @classmethod
     def discover(cls, environment: Mapping[str, str] = os.environ) -> Emulators:
         """Look in the usual places; nothing is run yet."""
-        found, rejected = [], {}
+        found: list[Emulator] = []
+        rejected: dict[str, str] = {}
         for machine in MACHINES:
             for candidate in _candidates(machine, environment):
                 flaw = _flaw(candidate)
@@ -258,5 +259,5 @@ def _flaw(path: Path) -> str:
     if machine.architecture != platforms.host().architecture:
         return f"is itself a program of {machine.architecture}"
     if machines.interpreter(header):
-        return "is dynamically linked: a static one is needed, its libraries are not in the step's root filesystem"
+        return "is dynamically linked, but a step has not its libraries: a static one is needed"
     return "" if os.access(path, os.X_OK) else "is not executable"

@@ -14,7 +14,10 @@ import sys
 
 from polyarch.executor import syscalls, wire
 
-CODE = "import sys; sys.path.insert(0, sys.argv[3]); from polyarch.executor import entry; entry.start(sys.argv[1:])"
+CODE = (
+    "import sys; sys.path.insert(0, sys.argv[3]);"  # "-c" is argv[0]
+    "from polyarch.executor import entry; entry.start(sys.argv[1:])"
+)
 
 
 def start(arguments: list[str]) -> None:

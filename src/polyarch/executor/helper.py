@@ -1,8 +1,9 @@
 """The helper: a small single-threaded process, started once, that forks for every step, call and file.
 
 Forking out of a live interpreter without threads takes a millisecond; starting one takes forty, and a process
-with threads must not fork at all. The helper holds nothing: it passes the sockets and pipes of a request to the
-child, which talks to the requester directly. It ends, and with it every child, when its control socket does.
+with threads must not fork at all. The helper holds nothing: it passes the sockets and pipes of a request to
+the child, which talks to the requester directly. It ends, and every child with it, when its control socket
+does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 from polyarch.executor import binfmt, supervisor, syscalls, wire
 
@@ -19,6 +21,7 @@ from polyarch.executor import binfmt, supervisor, syscalls, wire
 def main(control: socket.socket) -> None:
     """Serve requests until the control socket closes."""
     syscalls.prctl(syscalls.PR_SET_NAME, b"polyarch-helper")
+    syscalls.hide_command_line(b"polyarch-helper")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     gc.disable()
     gc.freeze()  # collecting would copy pages the children share
@@ -32,7 +35,7 @@ def _serve(control: socket.socket) -> None:
         data, files = wire.receive_files(control)
         if not data:
             return
-        kind, detail = wire.unpack(data)  # type: ignore[misc]
+        kind, detail = wire.unpack_event(data)
         if kind == "step":
             _fork(control, supervisor.run, files)
         elif kind == "call":
@@ -63,7 +66,9 @@ def _socket(files: list[int]) -> socket.socket:
     return socket.socket(fileno=files.pop(0))
 
 
-def _fork(control: socket.socket, function: object, files: list[int]) -> None:
+def _fork(
+    control: socket.socket, function: Callable[[socket.socket, list[int]], None], files: list[int]
+) -> None:
     child = os.fork()
     if child:
         wire.close_all(files)
@@ -73,7 +78,7 @@ def _fork(control: socket.socket, function: object, files: list[int]) -> None:
         control.close()
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        function(_socket(files), files)  # type: ignore[operator]
+        function(_socket(files), files)
         status = 0
     finally:
         os._exit(status)

@@ -1,7 +1,7 @@
 """Which user and group ids an ordinary user may have in a user namespace, and writing them there.
 
 Subordinate ids come from /etc/subuid and /etc/subgid (subuid(5)) and are written by newuidmap and newgidmap.
-Where this process has CAP_SETUID already (root of a container), the ids it has itself are mapped to themselves.
+Where this process has CAP_SETUID already (root of a container), its own ids are mapped to themselves.
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ import signal
 import socket
 import stat
 import struct
+from typing import Any
 
 from polyarch.executor import binfmt, capabilities, machines, seccomp, syscalls, wire
 from polyarch.executor.assembly import Assembly
 
-Step = dict[str, object]
+Step = dict[str, Any]
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -108,10 +109,10 @@ def _prepare(step: Step, trees: dict[str, int]) -> tuple[Assembly, str, int, int
     assembly = Assembly(str(step["scratch"]), trees["root"])
     assembly.proc()
     _sys(assembly, trees)
-    assembly.dev(int(step["shm_size"]))  # type: ignore[call-overload]
+    assembly.dev(int(step["shm_size"]))
     keep = -1
     if step["emulators"]:
-        keep = binfmt.private_emulators(step["emulators"], assembly.place)  # type: ignore[arg-type]
+        keep = binfmt.private_emulators(step["emulators"], assembly.place)
     terminal, master = "", -1
     if step["terminal"]:
         master, terminal = assembly.terminal(_uid(step))
@@ -133,7 +134,8 @@ def _prepare(step: Step, trees: dict[str, int]) -> tuple[Assembly, str, int, int
 
 
 def _uid(step: Step) -> int:
-    return step["identity"][0]  # type: ignore[index, no-any-return]
+    uid: int = step["identity"][0]
+    return uid
 
 
 def _sys(assembly: Assembly, trees: dict[str, int]) -> None:
@@ -144,12 +146,12 @@ def _sys(assembly: Assembly, trees: dict[str, int]) -> None:
 
 def _files(assembly: Assembly, step: Step) -> None:
     for path in ("/etc/resolv.conf", "/etc/hosts"):
-        content = step["files"][path]  # type: ignore[index]
+        content = step["files"][path]
         assembly.attach_in_image(assembly.private_file(content, 0, 0, 0o644), path, directory=False)
 
 
 def _mounts(assembly: Assembly, step: Step, trees: dict[str, int]) -> None:
-    mounts: list[dict[str, object]] = step["mounts"]  # type: ignore[assignment]
+    mounts: list[dict[str, Any]] = step["mounts"]
     order = sorted(range(len(mounts)), key=lambda index: str(mounts[index]["target"]).count("/"))
     for index in order:
         mount = mounts[index]
@@ -169,7 +171,7 @@ def _mounts(assembly: Assembly, step: Step, trees: dict[str, int]) -> None:
                     mount["content"],
                     mount["uid"],
                     mount["gid"],
-                    mount["mode"],  # type: ignore[arg-type]
+                    mount["mode"],
                 )
             case _:
                 raise OSError(errno.EINVAL, f"unknown kind of mount {mount['kind']}")
@@ -256,8 +258,8 @@ def _directory(path: str) -> None:
 
 
 def _identity(step: Step) -> None:
-    uid, gid, groups = step["identity"]  # type: ignore[misc]
-    highest = int(step["highest_capability"])  # type: ignore[call-overload]
+    uid, gid, groups = step["identity"]
+    highest = int(step["highest_capability"])
     keep = (1 << highest + 1) - 1 if step["insecure"] else capabilities.mask(capabilities.DOCKER_DEFAULT)
     permitted = capabilities.permitted()
     capabilities.drop_bounding(keep, highest)
@@ -273,9 +275,9 @@ def _identity(step: Step) -> None:
 
 
 def _execute(step: Step) -> None:
-    arguments: list[str] = step["arguments"]  # type: ignore[assignment]
+    arguments: list[str] = step["arguments"]
     environment: dict[str, str] = {}
-    for line in step["environment"]:  # type: ignore[attr-defined]
+    for line in step["environment"]:
         name, _, value = line.partition("=")
         environment[name] = value
     denied = ""
@@ -338,7 +340,7 @@ def _format(path: str) -> str:
     header = _header(path)
     machine = machines.identify(header)
     if machine is not None:
-        return f"it is a program for {machine.architecture}, which neither this machine nor an emulator here runs"
+        return f"it is a program for {machine.architecture}, which nothing on this machine runs"
     if not header:
         return "the file is empty"
     if header[:4] == b"\x7fELF":

@@ -15,7 +15,7 @@ class Direct:
 
     def call(self, function: str, *arguments: object, files: Sequence[int] = ()) -> object:
         words = (*arguments, list(files)) if files else arguments
-        return calls.resolve(function)(*words)  # type: ignore[operator]
+        return calls.resolve(function)(*words)
 
     def open(self, path: Path) -> BinaryIO:
         return path.open("rb")
@@ -36,7 +36,7 @@ class Namespaced:
     def open(self, path: Path) -> BinaryIO:
         with self._connection().request("open", str(path)) as sock:
             answer = wire.receive_block(sock)
-            kind, value = wire.unpack(answer) if answer else ("error", (5, "the helper is gone"))  # type: ignore[misc]
+            kind, value = wire.unpack_event(answer) if answer else ("error", (5, "the helper is gone"))
             if kind != "file":
                 raise OSError(*value, str(path))
             return open(wire.receive_file(sock), "rb")

@@ -18,7 +18,10 @@ _SOURCE = str(Path(__file__).resolve().parents[2])
 
 def run(*arguments: str, timeout: float = 20) -> str:
     """Run one probe in a process of its own; "" when it worked, else one line of what failed."""
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from polyarch.executor import probe; probe.main(sys.argv[1:])"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1));"
+        "from polyarch.executor import probe; probe.main(sys.argv[1:])"
+    )
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", code, _SOURCE, *arguments],

@@ -128,7 +128,7 @@ class Running:
         if data is None:
             self._sock_open = False
             return
-        kind, value = wire.unpack(data)  # type: ignore[misc]
+        kind, value = wire.unpack_event(data)
         match kind:
             case "terminal":
                 descriptor = 0 if self._stdin is None else self._stdin

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from threading import Event
 from types import TracebackType
+from typing import Any
 
 from polyarch.content.state import State
 from polyarch.errors import CancelledError, PolyarchError
@@ -74,7 +75,7 @@ class Sandbox:
 
     @property
     def userxattr(self) -> bool:
-        """Whether overlay marks are ``user.overlay.*`` (in a user namespace) and not ``trusted.overlay.*``."""
+        """Whether overlay's marks are ``user.overlay.*`` (user namespace), not ``trusted.overlay.*``."""
         return not self._privileged
 
     @property
@@ -110,9 +111,7 @@ class Sandbox:
         emulated = strategy.kind == "emulated"
         return ExitStatus(code, emulated, emulated and code != 0 and running.crash_seen)
 
-    def _begin(
-        self, helper: Connection, step: dict[str, object], process: Process, output: Output
-    ) -> Running:
+    def _begin(self, helper: Connection, step: dict[str, Any], process: Process, output: Output) -> Running:
         pipes: dict[int, int] = {}
         theirs: list[int] = []
         files: list[int] = []
@@ -152,23 +151,23 @@ class Sandbox:
                 return
             with helper.request("binfmt", (emulators, place)) as sock:
                 answer = wire.receive_block(sock)
-            kind, value = wire.unpack(answer) if answer else ("error", "the helper is gone")  # type: ignore[misc]
+            kind, value = wire.unpack_event(answer) if answer else ("error", "the helper is gone")
             if kind != "ok":
                 raise PolyarchError(f"emulators could not be registered: {value}", reason="binfmt")
             self._registered = True
 
-    def _places(self, step: dict[str, object]) -> dict[str, object]:
+    def _places(self, step: dict[str, Any]) -> dict[str, Any]:
         """A mount point for the step's own mount namespace, and the lowest layer with its mount points."""
         temporary = self._state.temporary
         scratch, empty = temporary / "sandbox", temporary / "empty"
         for folder in (scratch, empty):
             folder.mkdir(parents=True, exist_ok=True)
-        points = description.stubs(step["mounts"])  # type: ignore[arg-type]
+        points = description.stubs(step["mounts"])
         stubs = _stub_tree(temporary, points)
         return {
             "scratch": os.path.realpath(scratch),
             "empty": str(empty),
-            "lowers": [str(stubs), *step["lowers"]],  # type: ignore[misc]
+            "lowers": [str(stubs), *step["lowers"]],
         }
 
 

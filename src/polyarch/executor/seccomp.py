@@ -45,7 +45,8 @@ _X86_64 = {
 
 _I386 = {
     **_NEW,
-    "acct": 51, "add_key": 286, "bpf": 357, "clock_adjtime": 343, "clock_settime": 264, "clock_settime64": 404,
+    "acct": 51, "add_key": 286, "bpf": 357, "clock_adjtime": 343, "clock_settime": 264,
+    "clock_settime64": 404,
     "clock_adjtime64": 405, "create_module": 127, "delete_module": 129, "finit_module": 350,
     "get_kernel_syms": 130, "get_mempolicy": 275, "init_module": 128, "ioperm": 101, "iopl": 110, "kcmp": 349,
     "kexec_load": 283, "keyctl": 288, "lookup_dcookie": 253, "mbind": 274, "mount": 21, "move_pages": 317,
@@ -70,7 +71,8 @@ _ARM64 = {
 
 _ARM = {
     **_NEW,
-    "acct": 51, "add_key": 309, "bpf": 386, "clock_adjtime": 372, "clock_settime": 262, "clock_settime64": 404,
+    "acct": 51, "add_key": 309, "bpf": 386, "clock_adjtime": 372, "clock_settime": 262,
+    "clock_settime64": 404,
     "clock_adjtime64": 405, "delete_module": 129, "finit_module": 379, "get_mempolicy": 320,
     "init_module": 128, "kcmp": 378, "kexec_file_load": 401, "kexec_load": 347, "keyctl": 311,
     "lookup_dcookie": 249, "mbind": 319, "mount": 21, "move_pages": 344, "migrate_pages": 400,
@@ -82,7 +84,8 @@ _ARM = {
 }  # fmt: skip
 
 # Audit architecture → (refused calls, numbers of clone, personality and socket).
-_TABLES = {
+_Table = tuple[int, dict[str, int], int, int, int]
+_TABLES: dict[str, tuple[_Table, _Table]] = {
     "x86_64": ((0xC000_003E, _X86_64, 56, 135, 41), (0x4000_0003, _I386, 120, 136, 359)),
     "aarch64": ((0xC000_00B7, _ARM64, 220, 92, 198), (0x4000_0028, _ARM, 120, 136, 281)),
 }
@@ -124,9 +127,9 @@ def program(machine: str | None = None) -> bytes:
     tables = _TABLES.get(machine or os.uname().machine)
     if tables is None:
         return b""
-    (main, *numbers), (compat, *compat_numbers) = tables
-    second = _section(*compat_numbers, x32=False)  # type: ignore[arg-type]
-    first = _section(*numbers, x32=main == 0xC000_003E)  # type: ignore[arg-type]
+    (main, refused, *numbers), (compat, compat_refused, *compat_numbers) = tables
+    second = _section(compat_refused, *compat_numbers, x32=False)
+    first = _section(refused, *numbers, x32=main == 0xC000_003E)
     return b"".join(
         (
             _op(_LOAD, _ARCHITECTURE),

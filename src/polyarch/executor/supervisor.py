@@ -10,10 +10,11 @@ import os
 import select
 import signal
 import socket
+from typing import Any
 
 from polyarch.executor import inside, syscalls, wire
 
-Step = dict[str, object]
+Step = dict[str, Any]
 
 _PAGE = 4096
 
@@ -23,7 +24,7 @@ def run(sock: socket.socket, files: list[int]) -> None:
     data = wire.receive_block(sock)
     if data is None:
         return
-    step: Step = wire.unpack(data)  # type: ignore[assignment]
+    step: Step = wire.unpack(data)
     trees: dict[str, int] = {}
     try:
         trees = _detached_mounts(step)
@@ -102,7 +103,7 @@ def _detached_mounts(step: Step) -> dict[str, int]:
     """Mounts attached nowhere, by name: "root", "sys", and "0", "1", … of the step's mounts."""
     trees: dict[str, int] = {}
     upper, work = step["upper"], step["work"]
-    mounts: list[dict[str, object]] = step["mounts"]  # type: ignore[assignment]
+    mounts: list[dict[str, Any]] = step["mounts"]
     scratch = ""
     if not upper or any(m["kind"] == "overlay" and m["writable"] for m in mounts):
         scratch = _scratch(step)
@@ -111,7 +112,7 @@ def _detached_mounts(step: Step) -> dict[str, int]:
     userxattr = bool(step["userxattr"])
     # A step may make device nodes, as in docker, but not open them.
     attributes = 0 if step["insecure"] else syscalls.ATTR_NODEV
-    trees["root"] = overlay(step["lowers"], upper, work, attributes, userxattr=userxattr)  # type: ignore[arg-type]
+    trees["root"] = overlay(step["lowers"], upper, work, attributes, userxattr=userxattr)
     for index, mount in enumerate(mounts):
         if mount["kind"] == "bind":
             trees[str(index)] = tree = syscalls.open_tree(str(mount["source"]), recursive=True)
@@ -119,7 +120,7 @@ def _detached_mounts(step: Step) -> dict[str, int]:
             syscalls.mount_setattr(tree, extra, recursive=True)
         elif mount["kind"] == "overlay":
             above = _upper(scratch, str(index)) if mount["writable"] else ("", "")
-            lowers = [str(step["empty"]), *mount["lowers"]]  # type: ignore[misc] # one alone is no overlay
+            lowers = [str(step["empty"]), *mount["lowers"]]  # one alone is no overlay
             trees[str(index)] = overlay(lowers, *above, attributes, userxattr=userxattr)
     if step["network"] != "none":
         trees["sys"] = sysfs()

@@ -1,8 +1,8 @@
 """The system calls Python has no function for: mounts by file descriptor, namespaces, capabilities, openat2.
 
-Owns the numbers and the calling conventions (x86-64 and arm64, where all of these but clone, pivot_root and
-capset share one number) and nothing else. Every call raises OSError with the operation in it. Imports are few:
-the helper process starts with this module.
+Owns the numbers and the calling conventions (x86-64 and arm64, where all of these but clone,
+pivot_root and capset share one number) and nothing else. Every call raises OSError with the operation in it.
+Imports are few: the helper process starts with this module.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def sethostname(name: str) -> None:
 
 
 def may_mount() -> bool:
-    """Whether this process has CAP_SYS_ADMIN here, which mounting without a user namespace of one's own needs."""
+    """Whether this process has CAP_SYS_ADMIN: it can mount without a user namespace of its own."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("CapEff:"):
@@ -235,3 +235,13 @@ def may_mount() -> bool:
 def report(text: str) -> None:
     """Write one line to standard output, as far as it goes."""
     os.write(1, text.encode(errors="replace") + b"\n")
+
+
+def hide_command_line(name: bytes) -> None:
+    """Show ``name`` as the command line of this process and of those it forks."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, proc(5) fields 48 and 49
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, name[: end - start - 1], min(len(name), end - start - 1))

@@ -11,8 +11,7 @@ import marshal
 import os
 import socket
 import struct
-
-Value = object
+from typing import Any
 
 _LENGTH = struct.Struct("=Q")
 _MOST_FILES = 64
@@ -72,15 +71,21 @@ def receive_file(sock: socket.socket) -> int:
     raise EOFError("the helper process sent no file")
 
 
-def pack(value: Value) -> bytes:
+def pack(value: Any) -> bytes:
     return marshal.dumps(value)
 
 
-def unpack(data: bytes) -> Value:
+def unpack(data: bytes) -> Any:
     return marshal.loads(data)
 
 
-def report(sock: socket.socket, event: str, value: Value = None) -> None:
+def unpack_event(data: bytes) -> tuple[str, Any]:
+    """What ``report`` sent, or a request of the control socket."""
+    event: tuple[str, Any] = marshal.loads(data)
+    return event
+
+
+def report(sock: socket.socket, event: str, value: Any = None) -> None:
     """One event of a step, to whoever still listens."""
     try:
         send_block(sock, pack((event, value)))
