@@ -110,6 +110,7 @@ def _config(root: Path, default_platform: Platform, wrap: Wrap | None) -> uvicor
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level="error",  # not a line for every client that tries TLS first
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
