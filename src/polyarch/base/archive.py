@@ -6,7 +6,6 @@ verifies signatures and checksums.
 
 from __future__ import annotations
 
-import email.utils
 import fcntl
 import hashlib
 import os
@@ -100,14 +99,9 @@ class Archive:
             )
         return self.packages
 
-    def released(self) -> int:
-        """When the newest of the lists was made, in seconds since 1970: it changes when the packages may."""
-        dates = (email.utils.parsedate_to_datetime(text) for text in self._release_fields("Date"))
-        return max((int(date.timestamp()) for date in dates), default=0)
-
     def _offered(self) -> str:
-        """A clause that says which architectures the mirror's first suite has; empty when it does not tell."""
-        found = next(self._release_fields("Architectures"), "").replace("all ", "")
+        """A clause that says which architectures the mirror has; empty when it does not tell."""
+        found = max(self._release_fields("Architectures"), key=len, default="").replace("all ", "")
         return f"the mirror has {found}; " if found else ""
 
     def _release_fields(self, wanted: str) -> Iterator[str]:

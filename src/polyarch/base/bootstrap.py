@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from polyarch.base.archive import Archive, Package, without_credentials
-from polyarch.base.recipe import Recipe
+from polyarch.base.deb import Deb
+from polyarch.base.recipe import VARIANTS, Recipe
 from polyarch.base.tree import Tree
 from polyarch.content.state import State
 from polyarch.errors import PolyarchError, UnsupportedError
@@ -41,9 +42,12 @@ _LEFT_OUT = (
     "etc/hostname",
     "etc/resolv.conf",
     "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/apt/sources.list.d/0000sources.list",  # the mirror that was used
+    "dev",
     "etc/machine-id",
     "var/lib/dbus/machine-id",
 )
+_TOLD = ("I: extracting", "I: installing", "I: creating", "W: ", "E: ")
 # As in Debian's own container images: no daemon is started by a package's script.
 _POLICY = b"#!/bin/sh\nexit 101\n"
 
@@ -80,7 +84,7 @@ def bootstrap(
         scratch = Path(name)
         scratch.chmod(0o711)  # mmdebstrap's user in the namespace must get to its folder
         output = scratch / "root.tar"
-        epoch = _epoch(recipe, archive)
+        epoch = _epoch(recipe, archive, packages)
         command = [program, *_arguments(recipe, archive, packages, scratch)]
         command += [suite, str(output), str(scratch / "sources.list")]
         progress(f"running mmdebstrap, scripts {how}")
@@ -89,6 +93,7 @@ def bootstrap(
         tree.add_archive(output, devices=True)
         for path in _LEFT_OUT:
             tree.remove(path)
+        tree.directory("dev")
         tree.directory("var/lib/apt/lists/partial")
         tree.file("etc/apt/sources.list", sources.encode())
         if recipe.variant != "essential":
@@ -106,11 +111,11 @@ def _handlers(emulators: Emulators) -> list[bytes]:
     ]
 
 
-def _epoch(recipe: Recipe, archive: Archive) -> int:
-    """The recipe's, or when the newest of the lists was signed: the same for the same packages."""
+def _epoch(recipe: Recipe, archive: Archive, packages: Sequence[Package]) -> int:
+    """The recipe's, or when the newest package was built: the same for the same packages."""
     if recipe.epoch is not None:
         return recipe.epoch
-    return archive.released()
+    return max((Deb(archive.packages / package.file).built for package in packages), default=0)
 
 
 def _arguments(recipe: Recipe, archive: Archive, packages: Sequence[Package], scratch: Path) -> list[str]:
@@ -133,11 +138,14 @@ def _arguments(recipe: Recipe, archive: Archive, packages: Sequence[Package], sc
         f"--variant={recipe.variant}",
         "--skip=check/qemu",
         "--skip=download/empty",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",
         '--aptopt=APT::Sandbox::User "root"',
         *(f"--setup-hook={hook}" for hook in hooks),
         '--customize-hook=rm -f "$1/etc/apt/apt.conf.d/00polyarch"',
     ]
-    arguments += [f"--include={package}" for package in recipe.include]
+    # mmdebstrap's own variant stands for the patterns of ours.
+    rest = recipe.wanted[len(VARIANTS[recipe.variant]) :]
+    arguments += [f"--include={package}" for package in rest]
     return arguments
 
 
@@ -177,7 +185,7 @@ def _run(
         for raw in process.stdout:
             line = without_credentials(raw.rstrip())
             last.append(line)
-            if line.startswith(("I: ", "W: ", "E: ")):
+            if line.startswith(_TOLD):
                 progress("mmdebstrap: " + line[3:])
         code = process.wait()
     finally:

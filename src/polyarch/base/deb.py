@@ -27,6 +27,7 @@ class Deb:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.built = 0  # seconds since 1970
         self.members = dict(self._members())
         if "debian-binary" not in self.members:
             raise self._broken("no debian-binary in it")
@@ -95,6 +96,8 @@ class Deb:
                 if len(header) < _HEADER or header[58:60] != b"`\n" or not header[48:58].strip().isdigit():
                     raise self._broken("a member's header is damaged")
                 size = int(header[48:58])
+                if header[16:28].strip().isdigit():
+                    self.built = max(self.built, int(header[16:28]))
                 name = header[:16].decode("ascii", "replace").strip().rstrip("/")
                 yield name, (stream.tell(), size)
                 stream.seek(size + size % 2, io.SEEK_CUR)

@@ -129,4 +129,6 @@ class Recipe:
         """What apt is asked for: patterns of the variant, then the packages included."""
         if self.source == "busybox":
             return ("busybox-static", *self.include)
-        return (*VARIANTS[self.variant], *self.include)
+        # Of two packages that satisfy the same dependency, the one without all of Perl.
+        rather_not = () if "usrmerge" in self.include else ("?exact-name(usrmerge)-",)
+        return (*VARIANTS[self.variant], *self.include, *rather_not)
