@@ -135,7 +135,7 @@ class StoredLayer(IndexedLayer):
                     if self._toc is None and self.kind == "image":
                         self._remember(receive(out.fileno()))
 
-            self._store.forms.add(self._id, self.kind)
+            self._register()
             return self._store.make_tree(self._id, fill)
 
     # --- blob -----------------------------------------------------------------------------------------------
@@ -149,9 +149,15 @@ class StoredLayer(IndexedLayer):
             found = self._store.recorded_blob(self._id, wanted)
             if found is None:
                 found = self._make_blob(compression)
-                self._store.forms.add(self._id, self.kind)
+                self._register()
                 self._store.forms.put_blob(self._id, wanted, found)
             return found
+
+    def _register(self) -> None:
+        """Let other processes find the layer, now that it has a form: files are described by their toc."""
+        self._store.forms.add(self._id, self.kind)
+        if self.kind == "files" and self._toc is not None:
+            self._store.forms.put_toc(self._id, self._toc)
 
     def _converts(self, compression: Compression) -> bool:
         """Whether an image's layer is to be compressed anew."""
