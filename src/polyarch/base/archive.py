@@ -66,7 +66,8 @@ class Archive:
             return
         self._write_settings()
         output = self._apt("update", what="reading the package lists")
-        if not any((self.folder / "lists").glob("*_Packages*")):
+        lists = [path.name for path in (self.folder / "lists").glob("*_Packages*")]
+        if not any(f"binary-{self.architecture}_" in name or "_binary-" not in name for name in lists):
             raise PolyarchError(
                 f"the mirror has no packages for {self.architecture}",
                 detail=without_credentials(output),

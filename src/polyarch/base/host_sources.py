@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from polyarch.base.recipe import Recipe
 from polyarch.errors import NotFoundError
@@ -46,8 +46,7 @@ class Entry:
 
     def public(self) -> str:
         """The line for an image: no credentials, and nothing that exists on this machine only."""
-        parts = urlsplit(self.uri)
-        uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        uri = re.sub(r"(://)[^/@]+@", r"\1", self.uri)
         return replace(self, uri=uri, key="").line(signed_by="" if self.key else None)
 
 
