@@ -8,7 +8,7 @@ import time
 from typing import BinaryIO, cast
 
 from polyarch.content.verify import verified
-from polyarch.errors import RegistryError
+from polyarch.errors import ContentError, RegistryError
 from polyarch.oci.descriptor import Descriptor
 from polyarch.registry.failures import unreachable
 from polyarch.registry.transport import BROKEN, Call, Response, Transport
@@ -60,7 +60,19 @@ class _Resuming(io.RawIOBase):
             error = self._transport.refusal(self._call.task, response)
             response.close()
             raise error
+        self._check_length(response)
         self._response = response
+
+    def _check_length(self, response: Response) -> None:
+        """What is known to be too short or too long need not be read."""
+        promised = response.headers.get("Content-Length", "")
+        left = self._wanted.size - self._position if response.status == 206 else self._wanted.size
+        if promised.isdigit() and int(promised) != left:
+            response.close()
+            raise ContentError(
+                f"{self._call.task}: {self._transport.registry} has {promised} bytes of it, not {left}",
+                reason="truncated" if int(promised) < left else "size-mismatch",
+            )
 
     def _skip(self, response: Response, count: int) -> None:
         """A server that knows no ranges starts over: throw away what was read already."""
