@@ -34,13 +34,18 @@ _STALE = 1000  # forgotten files in the index before it is worth a write
 class Ignored(Protocol):
     """What a folder is filtered by; ``context.ignore.Matcher`` is one."""
 
-    def matches(self, path: str) -> bool:
-        """Whether ``path``, relative to the context, is to be left out."""
+    def excluded(self, path: str, parent: tuple[bool, ...] | None = None) -> tuple[bool, tuple[bool, ...]]:
+        """Whether ``path``, relative to the context, is to be left out, and what to pass for the paths in
+        it; ``parent`` is what was returned for the directory it is in."""
         ...
 
     def can_skip_directory(self, path: str) -> bool:
         """Whether nothing under the directory ``path``, which is left out, can be let in again."""
         ...
+
+
+# A path still to be looked at, and what the ignore rules said of the directory it is in.
+_Task = tuple[str, "os.DirEntry[str]", tuple[bool, ...] | None]
 
 
 class DirectoryContext(IndexedLayer):
@@ -215,11 +220,12 @@ class _Walk:
         """Every entry that is not left out. A directory that is left out comes after all when something in
         it is let in again."""
         pending: list[Entry] = []
-        todo: list[tuple[str, os.DirEntry[str]]] = []
-        self._push(todo, "")
+        todo: list[_Task] = []
+        matcher = self._matcher
+        self._push(todo, "", None)
         while todo:
-            path, item = todo.pop()
-            ignored = self._matcher is not None and self._matcher.matches(path)
+            path, item, above = todo.pop()
+            ignored, state = matcher.excluded(path, above) if matcher is not None else (False, None)
             try:
                 directory = item.is_dir(follow_symlinks=False)
                 if ignored and (not directory or self._can_skip(path)):
@@ -227,7 +233,7 @@ class _Walk:
                 status = item.stat(follow_symlinks=False)
                 entry = self._entry(path, status)
                 if directory:
-                    self._push(todo, path)
+                    self._push(todo, path, state)
             except FileNotFoundError:
                 continue  # removed meanwhile
             except OSError as error:
@@ -246,14 +252,14 @@ class _Walk:
     def _can_skip(self, path: str) -> bool:
         return self._matcher is None or self._matcher.can_skip_directory(path)
 
-    def _push(self, todo: list[tuple[str, os.DirEntry[str]]], path: str) -> None:
+    def _push(self, todo: list[_Task], path: str, state: tuple[bool, ...] | None) -> None:
         prefix = path + "/" if path else ""
         try:
             with os.scandir(f"{self._root}/{path}" if path else self._root) as items:
                 found = sorted(items, key=_name, reverse=True)
         except OSError as error:
             raise _unreadable(path or ".", error) from None
-        todo.extend([(prefix + item.name, item) for item in found])
+        todo.extend([(prefix + item.name, item, state) for item in found])
 
     def _entry(self, path: str, status: os.stat_result) -> Entry | None:
         mode = status.st_mode
