@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from pathlib import Path
 from threading import Event
@@ -20,7 +20,7 @@ from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
 from polyarch.errors import CancelledError, DockerfileError, PolyarchError, StepError
 from polyarch.export.annotations import Annotation
-from polyarch.export.export import export
+from polyarch.export.exporter import check_outputs, export, insecure_hosts
 from polyarch.export.output import Output
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
 from polyarch.graph.arguments import proxy_environment
@@ -35,8 +35,10 @@ from polyarch.oci.config import ImageConfig
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.result import digest_of
+from polyarch.ops.session import ContextFiles
 from polyarch.proof.bases import BaseResolver
 from polyarch.registry.client import Client
+from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, ignore
 
@@ -119,7 +121,8 @@ def run(
     state = state or State.default()
     cancelled = cancelled or Event()
     seen = _Watch(events)
-    with Client() as client:
+    check_outputs(request.outputs, request.tags)
+    with _client(request) as client:
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
         node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
@@ -130,8 +133,6 @@ def run(
             except PolyarchError as error:
                 raise _explained(error, seen.failed, plan) from None
             result = _assemble(plan, solved, request, state)
-            if cancelled.is_set():
-                raise CancelledError("the build was stopped", reason="cancelled")
             summary = export(
                 result,
                 request.outputs,
@@ -141,6 +142,7 @@ def run(
                 client=client,
                 tags=request.tags,
                 progress=events,
+                cancelled=cancelled,
             )
         finally:
             node.close()
@@ -154,7 +156,7 @@ def preview(
     """The plan, and for every step its name, how it would run ("native", "emulated", "") and whether it is
     cached or why not. Nothing is executed."""
     state = state or State.default()
-    with Client() as client:
+    with _client(request) as client:
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
         node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
@@ -171,6 +173,13 @@ def preview(
             how = "native" if runs_natively(op.platform) else f"emulated: no {op.platform} node"
         steps.append((plan.graph.meta[digest].name, how, verdict))
     return plan, steps
+
+
+def _client(request: BuildRequest) -> Client:
+    """A client that reaches the registries of ``registry.insecure=true`` by plain http."""
+    config = Config.from_environment()
+    insecure = insecure_hosts(request.outputs, request.tags)
+    return Client(config=replace(config, insecure=config.insecure | insecure) if insecure else config)
 
 
 def plan_build(request: BuildRequest, context: MainContext, state: State, client: Client) -> BuildPlan:
@@ -200,7 +209,7 @@ def _options(request: BuildRequest) -> Options:
 
 
 def _surroundings(request: BuildRequest, context: MainContext, state: State) -> Surroundings:
-    contexts: dict[str, Callable[[], Rootfs]] = {"context": context.files}
+    contexts: dict[str, ContextFiles] = {"context": context.files}
     for named in request.contexts.values():
         if named.kind == "local":
             contexts[named.name] = _directory(Path(named.value), state)
@@ -214,8 +223,8 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
     )
 
 
-def _directory(path: Path, state: State) -> Callable[[], Rootfs]:
-    return lambda: open_directory(path, state)
+def _directory(path: Path, state: State) -> ContextFiles:
+    return lambda store: open_directory(path, state, store)
 
 
 def _assemble(

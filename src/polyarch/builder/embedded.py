@@ -24,7 +24,7 @@ from polyarch.oci.platform import Platform, host
 from polyarch.oci.reference import Reference
 from polyarch.ops.make import operation
 from polyarch.ops.result import Result
-from polyarch.ops.session import Session
+from polyarch.ops.session import ContextFiles, Session
 from polyarch.proof.bases import LAYOUT, LOCAL
 from polyarch.registry.client import Client
 from polyarch.solver.cache import SqliteCache
@@ -36,7 +36,7 @@ from polyarch.solver.scheduler import Scheduler, Task
 class Surroundings:
     """What the client of a node brings along: its directories, secrets, agents and proxy settings."""
 
-    contexts: Mapping[str, Callable[[], Rootfs]] = field(default_factory=dict)
+    contexts: Mapping[str, ContextFiles] = field(default_factory=dict)
     secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
     agents: Mapping[str, Path] = field(default_factory=dict)
     proxies: tuple[str, ...] = ()

@@ -24,8 +24,9 @@ TAIL = 6  # lines of a running step's output shown on a terminal
 
 
 @contextmanager
-def shown(mode: str, stream: TextIO = sys.stderr) -> Iterator[EventSink]:
+def shown(mode: str) -> Iterator[EventSink]:
     """A sink for a build's events. ``mode`` is auto, tty, plain, rawjson, quiet or none."""
+    stream = sys.stderr
     if mode in ("auto", "tty") and stream.isatty():
         with _Terminal() as terminal:
             yield terminal

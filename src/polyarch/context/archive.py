@@ -92,8 +92,8 @@ def is_archive(stream: BinaryIO) -> bool:
     little as that takes."""
     try:
         return next(iter(TarReader(decompressed(stream))), None) is not None
-    except PolyarchError:
-        return False
+    except PolyarchError as error:
+        return error.reason == "path-escape"  # a tar all the same: who unpacks it will refuse it
 
 
 def is_archive_start(start: bytes) -> bool:

@@ -17,6 +17,7 @@ from polyarch.context.ignore import Matcher, read_patterns
 from polyarch.context.index import ContentIndex
 from polyarch.errors import NotFoundError, PolyarchError, UsageError
 from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.store import LayerStore
 
 MAX_DOCKERFILE = 4 << 20  # bytes
 _NAMES = ("Dockerfile", "dockerfile")
@@ -27,7 +28,7 @@ class MainContext:
     """``files`` gives the context's files when they are needed; ``dockerfile`` is the text, ``name`` what to
     call it in messages; ``patterns`` are those of the .dockerignore that applies."""
 
-    files: Callable[[], Rootfs]
+    files: Callable[[LayerStore], Rootfs]
     dockerfile: str
     name: str
     patterns: tuple[str, ...] = ()
@@ -59,13 +60,15 @@ def open_context(text: str, dockerfile: str | None, state: State, stdin: BinaryI
     return _from_directory(Path(text), dockerfile, given, state)
 
 
-def open_directory(path: Path, state: State, patterns: tuple[str, ...] | None = None) -> Rootfs:
+def open_directory(
+    path: Path, state: State, store: LayerStore, patterns: tuple[str, ...] | None = None
+) -> Rootfs:
     """A local directory as files; its own .dockerignore applies unless ``patterns`` are given."""
     _check_directory(path)
     if patterns is None:
         patterns = _patterns_in(path / ".dockerignore")
     matcher = Matcher(patterns) if patterns else None
-    return Rootfs((DirectoryContext(path, matcher=matcher, index=ContentIndex(state)),))
+    return DirectoryContext(path, matcher=matcher, index=ContentIndex(state), store=store).rootfs()
 
 
 def _check_directory(path: Path) -> None:
@@ -97,7 +100,9 @@ def _from_directory(path: Path, dockerfile: str | None, given: bytes | None, sta
             patterns = _patterns_in(own)
     if patterns is None:
         patterns = _patterns_in(path / ".dockerignore")
-    return MainContext(lambda: open_directory(path, state, patterns), _text(content, name), name, patterns)
+    return MainContext(
+        lambda store: open_directory(path, state, store, patterns), _text(content, name), name, patterns
+    )
 
 
 def _find(context: Path, dockerfile: str | None) -> Path:
@@ -130,19 +135,19 @@ def _from_stream(stream: BinaryIO, dockerfile: str | None, given: bytes | None =
             f"-f {dockerfile}: standard input is a Dockerfile, not a tar that could hold one",
             reason="dockerfile-twice",
         )
-    return MainContext(Rootfs, _text(content, "Dockerfile"), "Dockerfile")
+    return MainContext(lambda _: Rootfs(), _text(content, "Dockerfile"), "Dockerfile")
 
 
 def _from_rootfs(rootfs: Rootfs, dockerfile: str | None, given: bytes | None, where: str) -> MainContext:
     if given is not None:
-        return MainContext(lambda: rootfs, _text(given, "Dockerfile"), "Dockerfile")
+        return MainContext(lambda _: rootfs, _text(given, "Dockerfile"), "Dockerfile")
     names = _NAMES if dockerfile is None else (dockerfile,)
     for name in names:
         path = rootfs.resolve(posixpath.normpath(name))
         entry = rootfs.get(path)
         if entry is not None and entry.type in ("file", "hardlink"):
             content = rootfs.read(path, MAX_DOCKERFILE)
-            return MainContext(lambda: rootfs, _text(content, name), name)
+            return MainContext(lambda _: rootfs, _text(content, name), name)
     raise NotFoundError(
         f"failed to read dockerfile: {names[0]} is not in {where}",
         hint="give its place in the context with -f",

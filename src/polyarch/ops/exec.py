@@ -67,7 +67,7 @@ class ExecOperation:
         base = rootfs_of(inputs[0])
         executor = session.executor()
         trees = base.trees()
-        upper = session.layers.new_upper()
+        upper = session.layers.new_upper(base)
         try:
             with ExitStack() as stack:
                 plan = MountPlan(op, session, stack)

@@ -14,6 +14,8 @@ from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
 from polyarch.solver.cache import CacheStore
 
+ContextFiles = Callable[[LayerStore], Rootfs]  # the files of a context, with a store for their trees
+
 
 @dataclass
 class Session:
@@ -27,7 +29,7 @@ class Session:
     state: State
     layers: LayerStore
     cache: CacheStore
-    contexts: Mapping[str, Callable[[], Rootfs]]
+    contexts: Mapping[str, ContextFiles]
     origins: Callable[[str], Store]
     executor: Callable[[], Executor]
     secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Session:
     def context(self, name: str) -> Rootfs:
         """The files of the context ``name``."""
         try:
-            return self.contexts[name]()
+            opener = self.contexts[name]
         except KeyError:
             raise NotFoundError(f"there is no build context {name!r}", reason="unknown-context") from None
+        return opener(self.layers)

@@ -178,7 +178,13 @@ class Scheduler:
             if not task.op.cacheable:
                 self.execute(outcome, "")
                 return
-            if not self._find(outcome):
+            try:
+                found = self._find(outcome)
+            except BaseException as error:
+                self._events(VertexStarted(task.node.digest, task.name, time.time()))
+                self._report(task, error)
+                raise
+            if not found:
                 self.execute(outcome, self._explain(outcome))
                 self._remember_parts(outcome)
                 return
@@ -223,9 +229,7 @@ class Scheduler:
             step = Step(digest, self._events, self._cancelled)
             outcome.value = task.op.run(outcome.inputs, step)
         except BaseException as error:
-            stopped = isinstance(error, CancelledError)
-            message = error.summary if isinstance(error, PolyarchError) else str(error)
-            self._events(VertexCompleted(digest, task.name, time.time(), error=message, cancelled=stopped))
+            self._report(task, error)
             raise
         outcome.record = task.op.record(outcome.value)
         outcome.identity = task.op.identity(outcome.record, outcome.inputs)
@@ -234,6 +238,13 @@ class Scheduler:
                 self._cache.put(key.value, outcome.record)
         how = str(getattr(outcome.value, "how", ""))
         self._events(VertexCompleted(digest, task.name, time.time(), reason=reason, how=how))
+
+    def _report(self, task: Task, error: BaseException) -> None:
+        stopped = isinstance(error, CancelledError)
+        message = error.summary if isinstance(error, PolyarchError) else str(error)
+        self._events(
+            VertexCompleted(task.node.digest, task.name, time.time(), error=message, cancelled=stopped)
+        )
 
     def _explain(self, outcome: _Outcome) -> str:
         """Why the cache had nothing, in words."""
