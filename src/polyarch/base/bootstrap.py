@@ -79,7 +79,7 @@ def bootstrap(
     emulators = Emulators.discover()
     strategy = emulators.require(platform)
     how = "natively" if strategy.kind == "native" else "emulated"
-    handlers = _handlers(emulators) if strategy.via == "private" else []
+    handlers = handlers(emulators) if strategy.via == "private" else []
     with tempfile.TemporaryDirectory(dir=state.temporary, prefix="bootstrap-") as name:
         scratch = Path(name)
         scratch.chmod(0o711)  # mmdebstrap's user in the namespace must get to its folder
@@ -102,7 +102,7 @@ def bootstrap(
     return epoch
 
 
-def _handlers(emulators: Emulators) -> list[bytes]:
+def handlers(emulators: Emulators) -> list[bytes]:
     """Registrations of every emulator for the namespace: its own binfmt_misc hides those of the host."""
     by_name = {machine.qemu: machine for machine in MACHINES}
     return [

@@ -9,6 +9,7 @@ from typing import Literal
 
 from polyarch.errors import UsageError
 from polyarch.oci.platform import Platform
+from polyarch.oci.reference import Reference
 
 Source = Literal["debian", "busybox"]
 Scripts = Literal["run", "skip"]
@@ -93,6 +94,10 @@ class Recipe:
 
     def checked(self) -> Recipe:
         """This recipe; UsageError names what of it makes no sense."""
+        if Reference.parse(self.name).digest:
+            raise UsageError(
+                f"{self.name!r} names what is there, not what is to be made", reason="digest-as-name"
+            )
         if not self.platforms:
             raise UsageError("a base image needs at least one platform", reason="no-platform")
         for platform in self.platforms:
