@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 # Unicode's White_Space property. (str.isspace() also takes the four ASCII separators U+001C to U+001F.)
-SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+SPACES += "\u2028\u2029\u202f\u205f\u3000"
 
 # What separates the words of an instruction that has no quoting: ASCII blanks only.
 BLANKS = re.compile(r"[\t\v\f\r ]+")

@@ -1,15 +1,15 @@
 """Variables in instructions: which words of each are expanded, and how.
 
     ENV, LABEL               keys and values
-    COPY, ADD                sources, destination, --chown, --chmod, --checksum, --exclude; bodies of heredocs
-                             whose name is not quoted (there, quotes are ordinary characters)
+    COPY, ADD                sources, destination, --chown, --chmod, --checksum; bodies of heredocs whose
+                             name is not quoted (there, quotes are ordinary characters)
     WORKDIR, USER, STOPSIGNAL, VOLUME
     EXPOSE                   and a variable may hold several ports
     ARG                      defaults, each seeing those to its left
     RUN                      options of --mount and --device; the command is the shell's business
 
-Nothing else is expanded: not RUN's, CMD's and ENTRYPOINT's commands, not HEALTHCHECK, SHELL, ONBUILD, nor
-``--from`` (a stage must be known before any variable is).
+Nothing else is expanded: not RUN's, CMD's and ENTRYPOINT's commands, not HEALTHCHECK, SHELL, ONBUILD,
+``--exclude``, nor ``--from`` (a stage must be known before any variable is).
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ _BODY = shell.Style("\\", quotes=False)
 
 @dataclass
 class Variables:
-    """An environment that remembers which names were looked up."""
+    """An environment that remembers which names were looked up.
+
+    ``used`` are those found; ``missed`` those not found, once for every word they stand in.
+    """
 
     env: Mapping[str, str]
     escape: str = "\\"
     used: set[str] = field(default_factory=set)
-    unmatched: set[str] = field(default_factory=set)
+    missed: list[str] = field(default_factory=list)
 
     def word(self, word: str) -> str:
         """``word`` expanded to one text."""
@@ -67,7 +70,7 @@ class Variables:
             return shell.Expansion(word, tuple(shell.split(word, {})), frozenset(), frozenset())
         expansion = shell.process(word, self.env, style)
         self.used |= expansion.used
-        self.unmatched |= expansion.unmatched
+        self.missed += sorted(expansion.unmatched)
         return expansion
 
 
@@ -135,7 +138,6 @@ def _files(instruction: Copy | Add, variables: Variables) -> Copy | Add:
         chmod=one(instruction.chmod),
         sources=_each(instruction.sources, one),
         destination=one(instruction.destination),
-        excludes=_each(instruction.excludes, one),
     )
     if isinstance(found, Add):
         found = replace(found, checksum=one(found.checksum))

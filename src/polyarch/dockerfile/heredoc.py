@@ -20,7 +20,7 @@ _LINE = Style(keep_unset=True, keep_quotes=True, keep_escapes=True)
 
 
 def heredoc_word(word: str) -> Heredoc | None:
-    """The heredoc that ``word`` (``<<EOF``, ``3<<-"EOF"``) opens, without content; None if it is no such word.
+    """The heredoc that ``word`` (``<<EOF``, ``3<<-"EOF"``) opens, without content; None if it opens none.
 
     DockerfileError when its quotes do not match.
     """
@@ -73,8 +73,8 @@ def run_script(
     """What RUN executes: the argument vector, and the script (name, content, mode) to mount read-only.
 
     A command that is one heredoc and nothing else is a script: with ``#!`` in its first line it is mounted in
-    ``SCRIPT_FOLDER`` and run by path, else the shell runs its text. Any other heredocs are put back behind the
-    command for the shell to read. Bodies are never expanded here: that is the shell's work.
+    ``SCRIPT_FOLDER`` and run by path, else the shell runs its text. Any other heredocs are put back behind
+    the command for the shell to read. Bodies are never expanded here: that is the shell's work.
     """
     if not command.shell:
         return command.words, None

@@ -47,6 +47,8 @@ _WITHOUT_VALUE = frozenset({"read_only", "read_write", "required"})
 
 def split_fields(text: str) -> list[str]:
     """The fields of one line of CSV (RFC 4180): a field in double quotes may hold commas."""
+    if not text:
+        raise _bad("it is empty", "write --mount=type=cache,target=/path")
     fields: list[str] = []
     position = 0
     while True:
@@ -212,7 +214,7 @@ def _number(key: str, value: str, base: int) -> int:
 
 
 def size_in_bytes(value: str) -> int:
-    """``64m``, ``1.5gb``, ``512``, ``1 KiB`` in bytes; units are powers of 1024. DockerfileError otherwise."""
+    """``64m``, ``1.5gb``, ``512``, ``1 KiB`` in bytes (powers of 1024). DockerfileError otherwise."""
     match = _SIZE.fullmatch(value)
     if not match or not any(char.isdigit() for char in match[1]) or len(match[1]) > 30:
         raise _bad(f"size={value[:100]} is not a size", "write a number with k, m, g, t or p, such as 64m")

@@ -71,8 +71,8 @@ def instructions(dockerfile: Dockerfile) -> Program:
 def parse_one(text: str, *, location: Location, escape: str = "\\") -> Instruction:
     """The one instruction in ``text``: an ONBUILD trigger of a base image.
 
-    ``location`` is where to point when it is wrong (the FROM of the child). An escape directive does not reach
-    triggers: they are read with ``escape``, which docker leaves at the default.
+    ``location`` is where to point when it is wrong (the FROM of the child). An escape directive does not
+    reach triggers: they are read with ``escape``, which docker leaves at the default.
     """
     try:
         node = _only_node(text, escape)

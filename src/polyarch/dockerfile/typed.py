@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from polyarch.dockerfile.arguments import KEYWORDS
@@ -115,8 +116,8 @@ def _from(node: Node) -> tuple[type, Fields]:
 
 
 def _arg(node: Node) -> tuple[type, Fields]:
+    # Flags of ARG are not looked at, by the reference implementation neither.
     _some(node)
-    _flags(node)
     definitions = []
     for word in node.arguments:
         name, equals, value = word.partition("=")
@@ -145,6 +146,13 @@ def _run(node: Node) -> tuple[type, Fields]:
     flags = _flags(node)
     for mount in flags.all("mount"):
         mount_from(mount)
+    if flags.all("device"):
+        raise _bad(
+            node,
+            "--device is not supported",
+            "steps see no devices; this is a feature of BuildKit's labs",
+            "device",
+        )
     return Run, {
         "command": _command(node, node.arguments),
         "mount_flags": flags.all("mount"),
@@ -163,6 +171,13 @@ def _choice(node: Node, flag: str, value: str, known: tuple[str, ...]) -> str:
 
 def _copy(node: Node) -> tuple[type, Fields]:
     flags, fields = _files(node)
+    if "$" in flags.value("from"):
+        raise _bad(
+            node,
+            f"--from={flags.value('from')[:100]} cannot use a variable",
+            "add a stage, FROM the variable AS name, above this one, and copy from that name",
+            "variable-from",
+        )
     return Copy, {**fields, "from_": flags.value("from"), "parents": bool(flags.switch("parents"))}
 
 
@@ -198,7 +213,7 @@ def _files(node: Node) -> tuple[Flags, Fields]:
             paths.append(source)
             continue
         content = bodies[word.name].content if word.name in bodies else ""
-        inline.append(InlineFile(word.name, body(_with(word, content)), word.expand))
+        inline.append(InlineFile(word.name, body(replace(word, content=content)), word.expand))
     return flags, {
         "sources": tuple(paths),
         "destination": destination,
@@ -208,12 +223,6 @@ def _files(node: Node) -> tuple[Flags, Fields]:
         "link": bool(flags.switch("link")),
         "excludes": flags.all("exclude"),
     }
-
-
-def _with(word: Any, content: str) -> Any:
-    from dataclasses import replace
-
-    return replace(word, content=content)
 
 
 def _healthcheck(node: Node) -> tuple[type, Fields]:
