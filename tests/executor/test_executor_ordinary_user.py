@@ -1,0 +1,149 @@
+"""The executor's tests once more, by an ordinary user with subordinate ids.
+
+The user exists only in a mount namespace of the test's own (bind-mounted copies of /etc/passwd, /etc/subuid, …),
+where interpreter, packages and checkout are bound to places anybody may read: nothing of the machine is changed
+and no permission is loosened.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from polyarch.executor import syscalls
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+UID = 54321
+TESTS = "process mounts lifecycle privilege emulation"
+
+pytestmark = [
+    pytest.mark.userns,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not syscalls.may_mount(), reason="only root can become somebody else"
+    ),
+]
+
+
+@pytest.fixture
+def place(tmp_path_factory):
+    """A folder whose every parent anybody may enter."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="polyarch-user-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    # Files of subordinate ids are root's to remove.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def account(place: Path, *, subordinate: bool) -> list[tuple[Path, str]]:
+    """Copies of the account files with one more user; (copy, where it goes)."""
+    ranges = "tester:700000:65536\n" if subordinate else ""
+    additions = {
+        "/etc/passwd": f"tester:x:{UID}:{UID}::{place}/home:/bin/sh\n",
+        "/etc/group": f"tester:x:{UID}:\n",
+        "/etc/subuid": ranges,
+        "/etc/subgid": ranges,
+    }
+    pairs = []
+    for path, addition in additions.items():
+        copy = place / path.replace("/", "_")
+        old = Path(path).read_text() if subordinate or "sub" not in path else ""
+        copy.write_text(old.rstrip("\n") + "\n" + addition)
+        pairs.append((copy, path))
+    return pairs
+
+
+def as_user(
+    place: Path, arguments: list[str], *, subordinate: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter with ``arguments`` as the ordinary user."""
+    (place / "home").mkdir(exist_ok=True)
+    os.chown(place / "home", UID, UID)
+    binds = account(place, subordinate=subordinate)
+    python = Path(sys.base_prefix)
+    for name, source in (
+        ("python", python),
+        ("checkout", CHECKOUT),
+        ("packages", Path(sysconfig.get_path("purelib"))),
+    ):
+        (place / name).mkdir(exist_ok=True)
+        binds.append((source, str(place / name)))
+    lines = ["set -e"]
+    for source, target in binds:
+        if not Path(target).exists():
+            Path(target).touch()
+        lines.append(f"mount --bind {shlex.quote(str(source))} {shlex.quote(target)}")
+    interpreter = place / "python/bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": f"{place}/home",
+        "PYTHONPATH": f"{place}/checkout/src:{place}/packages",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "POLYARCH_TEST_BUSYBOX": f"{place}/busybox",
+        "CI": os.environ.get("CI", ""),
+    }
+    words = [
+        "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--inh-caps=-all",
+        "env", "-i", *(f"{name}={value}" for name, value in environment.items() if value),
+        str(interpreter), *arguments,
+    ]  # fmt: skip
+    lines.append(f"cd {place}/checkout; exec {shlex.join(words)}")
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def test_every_test_of_this_room(place):
+    import executor_debian
+
+    if executor_debian.CACHE.is_dir():
+        shutil.copytree(executor_debian.CACHE, place / "busybox")
+    tests = [f"tests/executor/test_executor_{name}.py" for name in TESTS.split()]
+    done = as_user(
+        place,
+        [
+            "-m",
+            "pytest",
+            "-v",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={place}/home/tmp",
+            "--tb=short",
+            *tests,
+        ],
+    )
+    print(done.stdout[-6000:], done.stderr[-2000:])
+    assert done.returncode == 0
+    assert " passed" in done.stdout
+
+
+def test_without_subordinate_ids_it_says_what_helps(place):
+    code = """
+import sys
+from pathlib import Path
+from polyarch.content.state import State
+from polyarch.errors import UnsupportedError
+from polyarch.executor.sandbox import Sandbox
+sandbox = Sandbox.start(State(Path(sys.argv[1])))
+try:
+    sandbox.privilege.call("os:getuid")
+except UnsupportedError as error:
+    print(error.reason, "|", error.summary, "|", error.hint)
+"""
+    done = as_user(place, ["-c", code, f"{place}/home/state"], subordinate=False)
+    assert done.stdout.startswith("no-subordinate-ids | "), done.stderr
+    assert "/etc/subuid gives tester no subordinate ids" in done.stdout
+    assert "usermod --add-subuids" in done.stdout
