@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from polyarch.errors import RegistryError
 from polyarch.oci.reference import Reference
 from polyarch.registry.config import Config
 from polyarch.registry.credentials import ConfigFiles, Credential, Credentials, FixedCredentials
@@ -62,7 +63,18 @@ class Client:
 def verify_login(registry: str, credential: Credential, config: Config | None = None) -> None:
     """Raise RegistryError unless ``registry`` accepts ``credential``."""
     with Client(credentials=FixedCredentials(registry, credential), config=config) as client:
-        client.ping(registry)
+        try:
+            client.ping(registry)
+        except RegistryError as error:
+            if error.status != 401:
+                raise
+            raise RegistryError(
+                f"{registry} does not accept this name and password",
+                status=401,
+                detail=error.detail,
+                hint="many registries want an access token in place of the password",
+                reason="unauthorized",
+            ) from None
 
 
 __all__ = ["Client", "Repository", "verify_login"]

@@ -30,6 +30,7 @@ Response = urllib3.BaseHTTPResponse
 BROKEN = (urllib3.exceptions.HTTPError, OSError)
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SLOW = (TimeoutError, urllib3.exceptions.TimeoutError)
 _MAX_REDIRECTS = 6
 MAX_ERROR = 64 << 10  # bytes of an error body that are looked at
 
@@ -144,6 +145,8 @@ class Transport:
                 response = self._once("GET", f"{scheme}://{self.host}/v2/", {}, None)
             except BROKEN as error:
                 failure = failure or error
+                if scheme == "http" and isinstance(root_cause(error), _SLOW):
+                    break  # it is there and does not answer: it would not shake hands either
                 continue
             # An https server answers plain http with 400.
             wrong = scheme == "http" and response.status == 400 and "https" in schemes

@@ -66,7 +66,7 @@ class Guard:
         if self.kind == "basic":
             return 'Basic realm="registry"'
         realm = self.realm or f"http://{request.headers['host']}/token"
-        return f'Bearer realm="{realm}",service="test registry",scope="ignored, by us"'
+        return f'Bearer realm="{realm}",service="test registry"'
 
     def _allowed(self, request: Request) -> bool:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
