@@ -63,7 +63,7 @@ def test_bind_of_a_file_over_a_file_of_the_image(bench, source):
 
 
 def test_mount_points_that_the_image_hides_are_made_and_removed(bench, source, tmp_path):
-    """An upper whiteout or opaque directory hides the prepared mount points; then they are made for a while."""
+    """An opaque directory hides the prepared mount points; then they are made for a while."""
     assert bench.sh("rm -r /tmp && mkdir /tmp && touch /tmp/keep").code == 0
     before = os.stat(bench.upper / "tmp").st_mtime_ns
     second = tmp_path / "second"

@@ -1,8 +1,8 @@
 """The executor's tests once more, by an ordinary user with subordinate ids.
 
-The user exists only in a mount namespace of the test's own (bind-mounted copies of /etc/passwd, /etc/subuid, …),
-where interpreter, packages and checkout are bound to places anybody may read: nothing of the machine is changed
-and no permission is loosened.
+The user exists only in a mount namespace of the test's own (bind-mounted copies of /etc/passwd,
+/etc/subuid, …), where interpreter, packages and checkout are bound to places anybody may read: nothing of the
+machine is changed and no permission is loosened.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -189,7 +190,7 @@ class TestWhatCannotBeRun:
 
     def test_missing_loader(self, bench):
         program = bench.upper / "python"
-        program.write_bytes(open(os.path.realpath(sys.executable), "rb").read())
+        program.write_bytes(Path(os.path.realpath(sys.executable)).read_bytes())
         program.chmod(0o755)
         result = self.run(bench, "/python")
         assert result.code == 127 and "is missing in the image" in result.err and "ld-" in result.err
