@@ -79,7 +79,7 @@ def bootstrap(
     emulators = Emulators.discover()
     strategy = emulators.require(platform)
     how = "natively" if strategy.kind == "native" else "emulated"
-    handlers = handlers(emulators) if strategy.via == "private" else []
+    lines = handlers(emulators) if strategy.via == "private" else []
     with tempfile.TemporaryDirectory(dir=state.temporary, prefix="bootstrap-") as name:
         scratch = Path(name)
         scratch.chmod(0o711)  # mmdebstrap's user in the namespace must get to its folder
@@ -88,7 +88,7 @@ def bootstrap(
         command = [program, *_arguments(recipe, archive, packages, scratch)]
         command += [suite, str(output), str(scratch / "sources.list")]
         progress(f"running mmdebstrap, scripts {how}")
-        _run(command, handlers, scratch, epoch, progress)
+        _run(command, lines, scratch, epoch, progress)
         tree = Tree()
         tree.add_archive(output, devices=True)
         for path in _LEFT_OUT:
