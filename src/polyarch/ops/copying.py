@@ -65,16 +65,15 @@ class Copying:
         if entry is None:
             raise _missing(path)
         directory = entry.type == "directory"
-        uid, gid = self.owner or (0, 0)
         written = action.destination
         parent = written if written.endswith("/") else posixpath.dirname(written)
-        canvas.make_directories(canvas.resolve(parent), uid, gid)
+        self._make_directories(canvas.resolve(parent))
         target = canvas.resolve(written)
         existing = canvas.get(target)
         into = existing is not None and existing.type == "directory"
         if (directory and not action.contents_only and existing is not None) or (not directory and into):
             target = posixpath.join(target, posixpath.basename(path.rstrip("/")))
-        canvas.make_directories(posixpath.dirname(target), uid, gid)
+        self._make_directories(posixpath.dirname(target))
         if directory:
             self._directory(entry, followed, target)
         else:
@@ -107,9 +106,16 @@ class Copying:
     def _top(self, entry: Entry, target: str) -> None:
         """A directory that does not exist yet: new, unless the directory itself is what is copied."""
         if self.action.contents_only:
-            self.canvas.make_directories(target, *(self.owner or (0, 0)))
+            self._make_directories(target)
         else:
             self.canvas.put(self._owned(entry, target))
+
+    def _make_directories(self, path: str) -> None:
+        """Make what is missing of the destination. As in docker it gets --chown, and a --chmod that is a
+        number, since there is no mode that symbols could change."""
+        given = self.action.chmod
+        mode = int(given, 8) if given[:1].isdigit() else 0o755
+        self.canvas.make_directories(path, *(self.owner or (0, 0)), mode)
 
     def _below(self, path: str) -> Iterator[Entry]:
         for child in self.source.walk(path):

@@ -48,7 +48,8 @@ def process_identity(spec: str, read: Reader) -> tuple[Identity, str]:
     """Who a process runs as, and its home directory, of an image's USER (docker's rules).
 
     A user's number needs no entry in /etc/passwd; without a group the user's own and all groups that list
-    the user apply.
+    the user apply. The group itself is among the supplementary ones, or a set-group-id program could drop it
+    (CVE-2023-25173).
     """
     user, _, group = (spec or "0").partition(":")
     passwd = _rows(read("etc/passwd"))
@@ -75,7 +76,7 @@ def process_identity(spec: str, read: Reader) -> tuple[Identity, str]:
         extra = tuple(
             int(r[2]) for r in groups if len(r) > 3 and r[2].isdigit() and row[0] in r[3].split(",")
         )
-    return Identity(uid, gid, extra), home
+    return Identity(uid, gid, tuple(dict.fromkeys((gid, *extra)))), home
 
 
 def _find(rows: list[list[str]], name: str, columns: int) -> list[str] | None:
