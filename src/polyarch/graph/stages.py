@@ -279,6 +279,14 @@ def _expanded(word: str, what: str, stage: Stage, plan: StagePlan) -> str:
         ) from None
 
 
+def _use(user: StageState, used: StageState) -> Location:
+    """Where ``user`` names ``used``: the instruction that copies or mounts from it, else the FROM."""
+    for instruction in user.instructions:
+        if used in user.sources.get(id(instruction), []):
+            return instruction.location
+    return user.location
+
+
 def _refuse_cycles(states: Sequence[StageState]) -> None:
     """DockerfileError where stages need each other."""
     finished: set[int] = set()
@@ -291,7 +299,7 @@ def _refuse_cycles(states: Sequence[StageState]) -> None:
             names = [s.name or s.label or s.base_name for s in [*path[path.index(state) :], state]]
             raise DockerfileError(
                 f"circular dependency between stages: {' -> '.join(names)}",
-                location=state.location,
+                location=_use(path[-1], state),
                 reason="circular-stages",
             )
         path.append(state)
