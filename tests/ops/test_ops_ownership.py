@@ -34,12 +34,12 @@ def test_file_owner(spec: str, owner: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("spec", "identity", "home"),
     [
-        ("", Identity(0, 0), "/root"),
-        ("app", Identity(1000, 1001, (2000,)), "/home/app"),
-        ("1000", Identity(1000, 1001, (2000,)), "/home/app"),
-        ("app:root", Identity(1000, 0), "/home/app"),
-        ("4242", Identity(4242, 0), "/"),
-        ("4242:7", Identity(4242, 7), "/"),
+        ("", Identity(0, 0, (0,)), "/root"),
+        ("app", Identity(1000, 1001, (1001, 2000)), "/home/app"),
+        ("1000", Identity(1000, 1001, (1001, 2000)), "/home/app"),
+        ("app:root", Identity(1000, 0, (0,)), "/home/app"),
+        ("4242", Identity(4242, 0, (0,)), "/"),
+        ("4242:7", Identity(4242, 7, (7,)), "/"),
     ],
 )
 def test_process_identity(spec: str, identity: Identity, home: str) -> None:
