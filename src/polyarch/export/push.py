@@ -14,9 +14,11 @@ from polyarch.content.copy import Progress, copy
 from polyarch.content.store import Store
 from polyarch.content.walk import is_foreign, is_manifest, walk
 from polyarch.errors import RegistryError
+from polyarch.export.progress import reporter
 from polyarch.image.sparse import SparseStore
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.reference import Reference
+from polyarch.solver.events import EventSink
 
 
 class Repositories(Protocol):
@@ -41,7 +43,7 @@ def push(
     client: Repositories,
     by_digest: bool = False,
     before_tags: Callable[[], None] | None = None,
-    progress: Progress | None = None,
+    progress: EventSink | None = None,
     cancelled: Event | None = None,
 ) -> list[Pushed]:
     """Put ``root`` behind every one of ``references``; content goes once to each repository.
@@ -50,10 +52,15 @@ def push(
     ``by_digest`` no tag is touched at all. RegistryError (``tag-differs``) where a tag, read back, names
     something else.
     """
-    repositories = upload(source, root, references, client=client, progress=progress, cancelled=cancelled)
-    if before_tags is not None:
-        before_tags()
-    return name(root, references, repositories, by_digest=by_digest)
+    title = "pushing " + ", ".join(dict.fromkeys(str(reference) for reference in references))
+    with reporter(title, progress).running() as report:
+        repositories = upload(
+            source, root, references, client=client, progress=report.transferred, cancelled=cancelled
+        )
+        if before_tags is not None:
+            before_tags()
+        with report.phase(f"pushing manifest {root.digest}"):
+            return name(root, references, repositories, by_digest=by_digest)
 
 
 def upload(

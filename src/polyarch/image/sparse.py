@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from threading import Event
@@ -10,9 +11,11 @@ from typing import BinaryIO, Protocol
 from polyarch.content.copy import Progress, copy
 from polyarch.content.layout import Layout
 from polyarch.content.store import Store
+from polyarch.content.walk import children, is_manifest
 from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.image.origins import Origins
 from polyarch.oci.descriptor import Descriptor
+from polyarch.oci.manifest import Raw
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 
@@ -34,8 +37,8 @@ class SparseStore:
         self._client = client
 
     def exists(self, digest: str) -> bool:
-        """Whether the layout itself has it."""
-        return self.layout.exists(digest)
+        """Whether the layout has it, or an origin is known that should."""
+        return self.layout.exists(digest) or bool(self.origins.places(digest))
 
     def open(self, wanted: Descriptor) -> BinaryIO:
         """From the layout, or the first origin that answers; NotFoundError names the origins asked."""
@@ -48,7 +51,8 @@ class SparseStore:
         failures = []
         for place in places:
             try:
-                return self._origin(place).open(wanted)
+                stream = self._origin(place).open(wanted)
+                return self._followed(stream, wanted, place) if is_manifest(wanted) else stream
             except PolyarchError as error:
                 failures.append(f"{place}: {error.summary}")
         raise NotFoundError(
@@ -81,6 +85,14 @@ class SparseStore:
     def places(self, digests: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Where those of ``digests`` can be had besides, for ``content.copy``'s mounts."""
         return self.origins.known(digests)
+
+    def _followed(self, stream: BinaryIO, wanted: Descriptor, place: str) -> BinaryIO:
+        """A manifest from an origin, which has what the manifest leads to as well."""
+        with stream:
+            data = stream.read()
+        below = children(Raw.parse(data, wanted.media_type))
+        self.origins.record({child.digest: (place,) for child in below})
+        return io.BytesIO(data)
 
     def _origin(self, place: str) -> Store:
         if place.startswith(LAYOUT_PREFIX):
