@@ -122,6 +122,7 @@ class Conversion:
                     state.resolved = True
                     if state.parent is None:
                         self._resolve_base(state)
+                        changed |= state.parent is not None  # a context that names a stage
                 if not state.expanded_triggers and state.named is None:
                     state.expanded_triggers = True
                     changed |= self._expand_triggers(state)
@@ -165,7 +166,7 @@ class Conversion:
             self._use_context(state, named, platform)
         elif state.base_name == SCRATCH:
             platform = self.plan.target_platform
-            state.image = Draft(platform)
+            state.image = Draft(platform, working_dir="/")
         else:
             try:
                 Reference.parse(state.base_name)
@@ -174,7 +175,7 @@ class Conversion:
                 raise self._located(error, state) from None
             self._use_image(state, image, platform)
         state.platform = platform
-        state.done = state.external
+        state.done = state.external and state.parent is None
 
     def _located(self, error: PolyarchError, state: StageState) -> PolyarchError:
         from polyarch.graph.stages import did_you_mean
@@ -227,10 +228,11 @@ class Conversion:
                 state.parent = found
                 return
             case "local" | "git" | "http":
-                state.image = Draft(platform)
+                state.image = Draft(platform, working_dir="/")
                 state.vertex = self.graph.add(
                     Vertex(context_op(context)), context_meta(context, self.plan.target_platform)
                 )
+                state.image.commit(f"FROM {context.name}", layer=True)
         state.platform = platform
 
     # -- the start of a stage ------------------------------------------------------------------------------
