@@ -20,8 +20,9 @@ HEAD = """\
 
 Made by `make docs` from the program itself; `polyarch VERB --help` says the same.
 
-Exit codes: 0 for success, 1 for an error, 2 for a command line that makes no sense, 130 when interrupted; `run`
-gives the program's own. `POLYARCH_ROOT` is where everything is kept, `POLYARCH_DEBUG=1` shows tracebacks.
+Exit codes: 0 for success, 1 for an error, 2 for a command line that makes no sense, 130 when interrupted;
+`run` gives the program's own. `POLYARCH_ROOT` is where everything is kept, `POLYARCH_DEBUG=1` shows
+tracebacks.
 """
 
 
