@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 import click
 
 
@@ -12,7 +14,7 @@ def debug() -> None:
 
 @debug.command()
 @click.argument("file", type=click.File("rb"), metavar="FILE")
-def ast(file: click.utils.LazyFile) -> None:
+def ast(file: BinaryIO) -> None:
     """Print the syntax tree of the Dockerfile FILE ("-" for standard input)."""
     import json
 

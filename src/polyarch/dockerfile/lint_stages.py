@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -191,7 +192,7 @@ class _Walker:
         self, node: Node, instruction: Instruction, reader: Reader, once: dict[str, Node]
     ) -> None:
         reading = reader.read(instruction)
-        if reader.scope.complete:
+        if reader.scope.complete and not isinstance(instruction, Expose):
             for name in reading.missed:
                 message = f"${name} is not defined here" + _near(name, reader.scope.environment)
                 self.context.report("UndefinedVar", message, node, None)
@@ -270,7 +271,7 @@ class _Walker:
         for source in sources:
             if _REMOTE.match(source):
                 continue
-            path = source.strip("/").removeprefix("./") or "."
+            path = posixpath.normpath(source).strip("/") or "."
             if everything or (path != "." and matcher.matches(path)):
                 message = f"{source} is kept out of the context by its ignore file"
                 self.context.report("CopyIgnoredFile", message, node, None)

@@ -33,7 +33,7 @@ class PortSpec:
 
 
 def parse_port(text: str) -> PortSpec:
-    """A word such as ``80``, ``53/udp``, ``8000-8010/tcp``. DockerfileError (without a location) otherwise."""
+    """A word such as ``80`` or ``8000-8010/udp``. DockerfileError (without a location) otherwise."""
     host, _, container = text.rpartition(":")
     port, _, protocol = container.partition("/")
     if protocol and protocol.lower() not in PROTOCOLS:

@@ -7,7 +7,7 @@ from polyarch.dockerfile.characters import SPACES
 
 
 def text(dockerfile: Dockerfile) -> str:
-    """The Dockerfile of ``dockerfile``, without its line breaks inside instructions and its loose comments."""
+    """``dockerfile`` as text, without line breaks inside instructions and without loose comments."""
     out = [f"# {name}={value}\n" for name, value in dockerfile.directives.items()]
     out.append("\n")  # whatever follows is not a directive
     last = len(dockerfile.nodes) - 1

@@ -1,0 +1,7 @@
+FROM debian
+RUN first \
+
+    second \
+   
+    third
+RUN fourth

@@ -1,0 +1,6 @@
+FROM debian
+RUN one \
+# why
+    two \
+    # and why
+    three

@@ -1,0 +1,5 @@
+FROM debian
+RUN echo a\\
+RUN echo b\\\
+RUN echo c \\ \
+  d

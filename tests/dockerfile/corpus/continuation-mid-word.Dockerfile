@@ -1,0 +1,4 @@
+FROM deb\
+ian
+RU\
+N true

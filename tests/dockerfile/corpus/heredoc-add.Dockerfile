@@ -1,0 +1,4 @@
+FROM scratch
+ADD <<hello.txt /
+hello
+hello.txt

@@ -1,0 +1,6 @@
+FROM debian
+RUN <<EOF
+FROM scratch
+RUN <<INNER
+EOF
+USER nobody

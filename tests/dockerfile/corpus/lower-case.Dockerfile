@@ -1,0 +1,4 @@
+from debian as base
+run true
+env a=b
+cmd ["x"]

@@ -1,0 +1,2 @@
+FROM debian
+MAINTAINER Ada Lovelace <ada@example.com>

@@ -1,0 +1,4 @@
+FrOm debian aS Base
+RuN true
+FROM Base
+CoPy --from=base a b

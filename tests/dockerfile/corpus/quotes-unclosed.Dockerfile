@@ -1,0 +1,3 @@
+FROM debian
+RUN echo "it's
+ENV a="b c

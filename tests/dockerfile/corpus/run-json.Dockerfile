@@ -1,0 +1,4 @@
+FROM debian
+RUN ["/bin/sh", "-c", "echo \"quoted\" \u00e9"]
+RUN [ ]
+RUN   ["spaced" , "out"]  

@@ -1,0 +1,5 @@
+# check=skip=SecretsUsedInArgOrEnv
+FROM debian
+ARG API_TOKEN
+# check=skip=UndefinedVar
+ENV X=$NOPE

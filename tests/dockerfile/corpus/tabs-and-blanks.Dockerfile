@@ -1,0 +1,4 @@
+FROM	debian	AS	x
+ENV	a=b		c=d
+COPY	a	 	b
+RUN		echo	1
