@@ -184,27 +184,38 @@ def test_a_full_disk(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     assert layout.names() == []
 
 
+FULL = """
+import io, os, sys
+from pathlib import Path
+from polyarch.content.layout import Layout
+from polyarch.errors import PolyarchError
+from polyarch.testing.store_contract import describe
+
+def files():
+    return sorted(path for path in layout.root.rglob("*") if path.is_file())
+
+layout = Layout(Path(sys.argv[1]) / "layout")
+kept = layout.push_bytes(b"kept", "a/b")
+layout.tag("kept", kept)
+before = files()
+data = os.urandom(400_000)
+try:
+    layout.push(io.BytesIO(data), describe(data))
+except PolyarchError as error:
+    assert error.reason == "no-space", error
+else:
+    raise SystemExit("it fitted")
+assert files() == before
+assert layout.resolve("kept").digest == kept.digest
+"""
+
+
+@pytest.mark.userns
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    if (
-        os.geteuid()
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=300k", "none", tmp_path], capture_output=True
-        ).returncode
-    ):
-        pytest.skip("needs to mount a small file system")
-    try:
-        layout = Layout(tmp_path / "layout")
-        kept = layout.push_bytes(b"kept", "a/b")
-        layout.tag("kept", kept)
-        before = files(layout.root)
-        data = os.urandom(400_000)
-        with pytest.raises(PolyarchError) as caught:
-            layout.push(io.BytesIO(data), describe(data))
-        assert caught.value.reason == "no-space"
-        assert files(layout.root) == before
-        assert layout.resolve("kept").digest == kept.digest
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+    mount = 'mount -t tmpfs -o size=300k none "$0" && exec "$@" "$0"'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(tmp_path)]
+    done = subprocess.run([*command, sys.executable, "-c", FULL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 WRITER = """

@@ -80,3 +80,21 @@ def test_no_bytes_crash_the_manifest_reader(data: bytes) -> None:
     store.push(io.BytesIO(data), describe(data))
     with pytest.raises(ContentError):
         read_manifest(store, describe(data))
+
+
+def test_bytes_are_hashed_once_on_their_way_from_store_to_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    from polyarch.content import verify
+
+    source, target = MemoryStore(), MemoryStore()
+    data = describe(b"data" * 1000)
+    source.push(io.BytesIO(b"data" * 1000), data)
+    checks: list[int] = []
+    real = verify.Verifier._check
+    monkeypatch.setattr(verify.Verifier, "_check", lambda self: (checks.append(1), real(self)))
+    with source.open(data) as stream:
+        target.push(stream, data)
+    assert len(checks) == 1
+    with source.open(data) as stream:
+        stream.read(1)  # no longer at its beginning: whoever takes the rest has to look itself
+        with pytest.raises(ContentError):
+            MemoryStore().push(stream, data)

@@ -211,6 +211,11 @@ class _Watched(io.RawIOBase):
         self._descriptor = descriptor
         self._transfer = transfer
 
+    @property
+    def verifies(self) -> object:
+        """What the stream underneath answers for (``content.verify``)."""
+        return getattr(self._source, "verifies", None)
+
     def readable(self) -> bool:
         return True
 

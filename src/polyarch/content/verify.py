@@ -27,13 +27,18 @@ def hasher(digest: str) -> hashlib._Hash:
 
 
 class Verifier:
-    """Counts and hashes bytes against one descriptor."""
+    """Counts and hashes bytes against one descriptor.
 
-    def __init__(self, expected: Descriptor, where: str = "") -> None:
+    ``source`` is where they come from: one that checks this very digest itself (a stream of a store, still at
+    its beginning) is not hashed a second time.
+    """
+
+    def __init__(self, expected: Descriptor, where: str = "", *, source: BinaryIO | None = None) -> None:
         if expected.size < 0:
             raise ContentError(f"{expected.digest} has a negative size", reason="invalid-descriptor")
         self._expected = expected
         self._hash = hasher(expected.digest)
+        self._trusting = getattr(source, "verifies", None) == (expected.digest, expected.size)
         self._where = f" from {where}" if where else ""
         self.seen = 0
 
@@ -41,6 +46,11 @@ class Verifier:
     def remaining(self) -> int:
         """How many bytes have to come yet."""
         return self._expected.size - self.seen
+
+    @property
+    def expected(self) -> tuple[str, int]:
+        """The digest and size that are checked."""
+        return self._expected.digest, self._expected.size
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take more bytes; ContentError at once when they are too many, or when the last one came and the
@@ -51,6 +61,8 @@ class Verifier:
                 f"{self._expected.digest}{self._where} has more than its {self._expected.size} bytes",
                 reason="size-mismatch",
             )
+        if self._trusting:
+            return
         self._hash.update(chunk)
         if chunk and self.seen == self._expected.size:
             self._check()
@@ -62,7 +74,7 @@ class Verifier:
                 f"{self._expected.digest}{self._where} ends after {self.seen} of {self._expected.size} bytes",
                 reason="truncated",
             )
-        if not self._expected.size:
+        if not self._expected.size and not self._trusting:
             self._check()
 
     def _check(self) -> None:
@@ -87,6 +99,11 @@ class VerifiedReader(io.RawIOBase):
         self._source = source
         self._verifier = Verifier(expected, where)
         self._ended = False
+
+    @property
+    def verifies(self) -> tuple[str, int] | None:
+        """The digest and size this stream answers for, as long as nothing was read."""
+        return None if self._verifier.seen else self._verifier.expected
 
     def readable(self) -> bool:
         return True
@@ -130,7 +147,7 @@ def pump(
 ) -> None:
     """Read ``source`` to its end and hand every verified chunk to ``write``; what was written must be thrown
     away when this raises. ``source`` stays open."""
-    verifier = Verifier(expected, where)
+    verifier = Verifier(expected, where, source=source)
     while chunk := source.read(min(CHUNK, verifier.remaining + 1)):
         verifier.update(chunk)
         write(chunk)

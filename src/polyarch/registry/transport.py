@@ -26,6 +26,9 @@ from polyarch.registry.config import Config, address_of, is_loopback, is_private
 from polyarch.registry.credentials import Credentials
 from polyarch.registry.failures import Task, refused, root_cause, unreachable
 
+# Certificates go unchecked only where the user, or loopback, said so: no need to say it for every request.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
 Response = urllib3.BaseHTTPResponse
 BROKEN = (urllib3.exceptions.HTTPError, OSError)
 _BUSY = frozenset({429, 500, 502, 503, 504})

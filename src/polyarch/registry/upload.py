@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ class Uploader:
     folder: Path | None
     sessions: dict[str, str]
     body_limit: int = 0  # bytes a request may carry, 0 for any number
+    _disputed: set[str] = field(default_factory=set)
 
     def upload(self, source: BinaryIO, expected: Descriptor) -> None:
         """Send ``source``, which must be what ``expected`` says (ContentError, and nothing is kept)."""
@@ -125,6 +126,10 @@ class Uploader:
             entry.forget()
         elif error.reason in ("registry-down", "registry-failed", "rate-limited"):
             self.sessions[expected.digest] = entry.location
+        elif error.status == 416 and expected.digest not in self._disputed:
+            # the registry was still busy with bytes of the connection that broke: ask it again
+            self._disputed.add(expected.digest)
+            self.sessions[expected.digest] = entry.location
         elif error.status in (400, 404, 416) and not _fresh(error):
             entry.forget()  # the registry lost the upload, or sees it otherwise: begin anew
         else:
@@ -182,7 +187,7 @@ class _Body:
 
     def __init__(self, source: BinaryIO, expected: Descriptor) -> None:
         self._source = source
-        self._verifier = Verifier(expected, "the source")
+        self._verifier = Verifier(expected, "the source", source=source)
         self.digest = expected.digest
         self.size = expected.size
 
