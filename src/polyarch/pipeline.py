@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 import msgspec
 
-from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
@@ -36,11 +35,12 @@ from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.result import digest_of
 from polyarch.ops.session import ContextFiles
+from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.proof.bases import BaseResolver
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
-from polyarch.solver.events import EventSink, VertexCompleted, ignore
+from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,12 @@ def run(
     with _client(request) as client:
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
+        for finding in plan.findings:
+            events(
+                Warning(
+                    finding.rule, finding.message, finding.url, finding.location.file, finding.location.start
+                )
+            )
         node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
         try:
             try:
@@ -244,7 +250,7 @@ def _assemble(
 def _dated(
     target: TargetResult, rootfs: Rootfs, plan: BuildPlan, cache: SqliteCache, request: BuildRequest
 ) -> ImageConfig:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     if plan.options.epoch is not None:
         return stamped(target.config, rfc3339(plan.options.epoch), target.base_history)

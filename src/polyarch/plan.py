@@ -6,13 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polyarch import dockerfile
+from polyarch.context.ignore import Matcher
 from polyarch.context.main import MainContext
+from polyarch.dockerfile.ast import Dockerfile
+from polyarch.dockerfile.lint import Finding, lint, options_of
 from polyarch.dockerfile.program import Program, instructions
+from polyarch.dockerfile.scope import BaseImage, Inputs
+from polyarch.errors import DockerfileError
 from polyarch.graph.convert import TargetResult, convert, wanted_images
-from polyarch.graph.stages import Options, plan_stages
+from polyarch.graph.stages import Options, StagePlan, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
 from polyarch.image.sparse import SparseStore
 from polyarch.oci import platform as platforms
+from polyarch.oci.config import ContainerConfig
 from polyarch.oci.platform import Platform
 from polyarch.proof.bases import BaseResolver, check_bases
 
@@ -26,6 +32,7 @@ class BuildPlan:
     graph: Graph
     targets: tuple[TargetResult, ...]
     local: SparseStore
+    findings: tuple[Finding, ...] = ()
 
     def strategy(self, target: TargetResult) -> str:
         """How the target's code is made: "native", "cross-compiled", "emulated", or "copied" where nothing
@@ -61,9 +68,47 @@ def make_plan(
     context: MainContext, options: Options, wanted: Sequence[Platform], resolver: BaseResolver
 ) -> BuildPlan:
     """Parse, connect, resolve every base for every platform at once, and convert."""
-    program = instructions(dockerfile.parse(context.dockerfile, file=context.name))
+    parsed = dockerfile.parse(context.dockerfile, file=context.name)
+    program = instructions(parsed)
     plans = [plan_stages(program, options, platform) for platform in wanted]
     check_bases(resolver, [image for plan in plans for image in wanted_images(plan)])
     graph = Graph()
     targets = tuple(convert(plan, graph, resolver) for plan in plans)
-    return BuildPlan(program, options, graph, targets, resolver.local)
+    findings = _findings(parsed, context, plans[0], resolver)
+    return BuildPlan(program, options, graph, targets, resolver.local, findings)
+
+
+def _findings(
+    parsed: Dockerfile, context: MainContext, plan: StagePlan, resolver: BaseResolver
+) -> tuple[Finding, ...]:
+    """What the checks find; DockerfileError where the Dockerfile wants findings to be errors."""
+    inputs = Inputs(
+        plan.options.target, plan.options.build_args, plan.predefined, _known_bases(plan, resolver)
+    )
+    ignore = Matcher(context.patterns) if context.patterns else None
+    findings = lint(parsed, plan.program, inputs=inputs, ignore=ignore, target_platform=plan.target_platform)
+    if findings and options_of(parsed).error:
+        rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
+        raise DockerfileError(
+            f"lint violation found for rules: {rules}",
+            detail="\n".join(f"{f.location.start}: {f.rule}: {f.message}" for f in findings),
+            hint="mend them, or leave a rule out with a line `# check=skip=RULE;error=true`",
+            location=findings[0].location,
+            reason="check-failed",
+        )
+    return findings
+
+
+def _known_bases(plan: StagePlan, resolver: BaseResolver) -> dict[int, BaseImage]:
+    """What the checks should know of the images that stages start from."""
+    known: dict[int, BaseImage] = {}
+    wanted = {id(state): (reference, platform) for reference, platform, state in wanted_images(plan)}
+    for stage, state in zip(plan.program.stages, plan.states, strict=False):
+        if id(state) in wanted:
+            config = resolver.image(*wanted[id(state)]).config
+            inner = config.config or ContainerConfig()
+            environment = {name: value for name, _, value in (e.partition("=") for e in inner.env or ())}
+            known[stage.index] = BaseImage(
+                environment, config.platform, inner.shell or (), inner.on_build or ()
+            )
+    return known

@@ -85,7 +85,7 @@ def build(**options: Any) -> int:
     CONTEXT is a directory, a git or http URL, or - for a Dockerfile or tar on standard input. The result
     stays in the local store under its tags; --push, --load and -o send it elsewhere too.
     """
-    call = "check" if options["check"] else options["call"].partition(",")[0]
+    call = "check" if options["check"] else options["call"]
     if call != "build":
         from polyarch.cli.check import answer
 
@@ -99,12 +99,12 @@ def build(**options: Any) -> int:
 
 
 def _request(options: dict[str, Any]) -> BuildRequest:
-    from polyarch.pipeline import BuildRequest, names_of
     from polyarch.cli import options as values
     from polyarch.errors import UsageError
     from polyarch.export import annotations, output
     from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
+    from polyarch.pipeline import BuildRequest, names_of
 
     platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
     outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"])

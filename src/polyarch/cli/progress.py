@@ -93,7 +93,7 @@ class _Plain:
                     if step is not None:
                         self._print(step, f"{event.id} {_bytes(event.current)} done")
                 case Warning():
-                    print(f"warning: {event.rule}: {event.message}", file=self._stream)
+                    print(_warned(event), file=self._stream)
 
     def _begin(self, event: VertexStarted) -> None:
         step = self._steps.get(event.digest)
@@ -136,6 +136,10 @@ def _ending(event: VertexCompleted, started: float) -> str:
     return f"DONE {event.time - started:.1f}s" + (f" ({'; '.join(notes)})" if notes else "")
 
 
+def _warned(event: Warning) -> str:
+    return f"warning: {event.file}:{event.line}: {event.rule}: {event.message} ({event.url})"
+
+
 def _bytes(count: int) -> str:
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -166,6 +170,8 @@ class _Terminal:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        for warning in self._warnings:
+            self._console.print(_warned(warning), markup=False)
 
     def __call__(self, event: Event) -> None:
         with self._lock:

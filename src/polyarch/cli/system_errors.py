@@ -6,11 +6,12 @@ import errno
 
 from polyarch.errors import PolyarchError
 
+_SPACE = "free some space, or set POLYARCH_ROOT to a place with more"
 _MEANINGS = {
-    errno.ENOSPC: ("no-space", "no space left on the device", "free some space, or set POLYARCH_ROOT to a larger disk"),
-    errno.EDQUOT: ("no-space", "the disk quota is used up", "free some space, or set POLYARCH_ROOT elsewhere"),
+    errno.ENOSPC: ("no-space", "no space left on the device", _SPACE),
+    errno.EDQUOT: ("no-space", "the disk quota is used up", _SPACE),
     errno.EACCES: ("permission", "permission denied", "check who owns it, and its mode"),
-    errno.EROFS: ("read-only", "the file system is read-only", "set POLYARCH_ROOT to a place that can be written"),
+    errno.EROFS: ("read-only", "the file system is read-only", "set POLYARCH_ROOT to another place"),
     errno.EMFILE: ("too-many-files", "too many open files", "raise the limit: ulimit -n 4096"),
 }
 

@@ -109,6 +109,7 @@ class StagePlan:
     options: Options
     target_platform: Platform
     global_args: dict[str, str]
+    predefined: dict[str, str]
     states: list[StageState] = field(default_factory=list)
     by_name: dict[str, StageState] = field(default_factory=dict)
 
@@ -213,7 +214,7 @@ def plan_stages(program: Program, options: Options, target_platform: Platform) -
     target_name = options.target or program.stages[-1].name
     predefined = platform_arguments(options.build_platform, target_platform, target_name)
     values = global_arguments(predefined, program.arguments, options.build_args, program.escape)
-    plan = StagePlan(program, options, target_platform, values)
+    plan = StagePlan(program, options, target_platform, values, predefined)
     for stage in program.stages:
         plan.add(_state(stage, plan))
     for state in list(plan.states):

@@ -1,0 +1,151 @@
+"""``build --check`` and ``--call check|outline|targets``: what a Dockerfile says, without building it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from polyarch import dockerfile
+from polyarch.cli import options as values
+from polyarch.content.state import State
+from polyarch.context.ignore import Matcher
+from polyarch.context.main import MainContext, open_context
+from polyarch.dockerfile.ast import Dockerfile
+from polyarch.dockerfile.lint import Finding, lint, options_of
+from polyarch.dockerfile.outline import outline, targets
+from polyarch.dockerfile.program import instructions
+from polyarch.dockerfile.scope import Inputs
+from polyarch.errors import DockerfileError, Location, UsageError
+
+CALLS = ("check", "outline", "targets")
+Json = dict[str, Any]
+
+
+def answer(call: str, options: dict[str, Any]) -> int:
+    """Print the answer as text or JSON; 1 where a check found something."""
+    name, _, extra = call.partition(",")
+    form = _format(extra)
+    name = name.removeprefix("subrequest=")
+    if name == "lint":
+        name = "check"
+    if name not in CALLS:
+        raise UsageError(
+            f"--call {name}: there is no such call",
+            hint=f"calls are build, {', '.join(CALLS)}",
+            reason="call",
+        )
+    context = open_context(options["context"], options["dockerfile"], State.default(), sys.stdin.buffer)
+    inputs = Inputs(target=options["target"], build_args=values.pairs("--build-arg", options["build_args"]))
+    if name == "check":
+        return _check(context, inputs, form)
+    parsed = dockerfile.parse(context.dockerfile, file=context.name)
+    program = instructions(parsed)
+    found = targets(program) if name == "targets" else outline(program, inputs=inputs)
+    if form == "json":
+        print(json.dumps(found | {"sources": [_source(parsed)]}, indent=2))
+    else:
+        print("\n".join(_targets_text(found) if name == "targets" else _outline_text(found)))
+    return 0
+
+
+def _format(extra: str) -> str:
+    for part in filter(None, extra.split(",")):
+        key, _, value = part.partition("=")
+        if key != "format" or value not in ("json", "text"):
+            raise UsageError(f"--call: unknown option {part!r}", hint="format=json", reason="call")
+        return value
+    return "text"
+
+
+def _check(context: MainContext, inputs: Inputs, form: str) -> int:
+    error: DockerfileError | None = None
+    findings: tuple[Finding, ...] = ()
+    failing = False
+    try:
+        parsed = dockerfile.parse(context.dockerfile, file=context.name)
+        ignore = Matcher(context.patterns) if context.patterns else None
+        findings = lint(parsed, instructions(parsed), inputs=inputs, ignore=ignore)
+        failing = options_of(parsed).error and bool(findings)
+    except DockerfileError as caught:
+        error = caught
+    if form == "json":
+        found: Json = {"warnings": [_warning(finding) for finding in findings]}
+        if error is not None:
+            found["buildError"] = {"message": error.summary, "location": _ranges(error.location)}
+        print(json.dumps(found, indent=2))
+        return 1 if error is not None or findings else 0
+    if error is not None:
+        raise error
+    print("\n".join(_check_text(findings)))
+    if failing:
+        rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
+        print(f"error: lint violation found for rules: {rules}", file=sys.stderr)
+    return 1 if findings else 0
+
+
+def _check_text(findings: tuple[Finding, ...]) -> list[str]:
+    from polyarch.cli.failure import excerpt
+
+    if not findings:
+        return ["Check complete, no warnings found."]
+    count = "1 warning has" if len(findings) == 1 else f"{len(findings)} warnings have"
+    lines = [f"Check complete, {count} been found!"]
+    for finding in findings:
+        lines += ["", f"WARNING: {finding.rule} - {finding.url}", finding.message, excerpt(finding.location)]
+    return lines
+
+
+def _warning(finding: Finding) -> Json:
+    return {
+        "ruleName": finding.rule,
+        "description": finding.description,
+        "url": finding.url,
+        "detail": finding.message,
+        "location": _ranges(finding.location),
+    }
+
+
+def _ranges(location: Location | None) -> Json:
+    if location is None:
+        return {"ranges": []}
+    return {"ranges": [{"start": {"line": location.start}, "end": {"line": location.end}}]}
+
+
+def _source(parsed: Dockerfile) -> str:
+    return base64.b64encode(parsed.source.encode("utf-8", "surrogateescape")).decode()
+
+
+def _targets_text(found: Json) -> list[str]:
+    rows = [
+        (target.get("name") or "(unnamed)", target.get("default"), target.get("description", ""))
+        for target in found["targets"]
+    ]
+    return _table(
+        ("TARGET", "DESCRIPTION"),
+        [(name + (" (default)" if default else ""), text) for name, default, text in rows],
+    )
+
+
+def _outline_text(found: Json) -> list[str]:
+    lines = ["", f"TARGET: {found.get('name') or '(default)'}"]
+    if found.get("description"):
+        lines.append(f"DESCRIPTION: {found['description']}")
+    if found.get("args"):
+        rows = [(a["name"], a.get("value", ""), a.get("description", "")) for a in found["args"]]
+        lines += ["", *_table(("BUILD ARG", "VALUE", "DESCRIPTION"), rows)]
+    for key, title in (("secrets", "SECRET"), ("ssh", "SSH")):
+        if found.get(key):
+            rows2 = [(s["name"], "true" if s.get("required") else "") for s in found[key]]
+            lines += ["", *_table((title, "REQUIRED"), rows2)]
+    return lines
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    return [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
