@@ -157,12 +157,13 @@ class _Terminal:
         from rich.live import Live
 
         self._console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, refresh_per_second=10, get_renderable=self._render)
         self._lock = threading.Lock()
         self._steps: dict[str, _Numbered] = {}
         self._ended: dict[str, VertexCompleted] = {}
         self._warnings: list[Warning] = []
         self._started = time.time()
+        # Last: it renders at once.
+        self._live = Live(console=self._console, refresh_per_second=10, get_renderable=self._render)
 
     def __enter__(self) -> _Terminal:
         self._live.start()
