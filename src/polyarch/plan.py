@@ -1,4 +1,4 @@
-"""What a build is going to do, before it does anything: stages, bases, graph, and each platform's strategy."""
+"""What a build is going to do, before it does anything: stages, bases, graph, strategy of each platform."""
 
 from __future__ import annotations
 
