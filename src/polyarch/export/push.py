@@ -5,6 +5,7 @@ Interrupted anywhere, every tag still names what it named before.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
@@ -15,6 +16,7 @@ from polyarch.content.store import Store
 from polyarch.content.walk import is_foreign, is_manifest, walk
 from polyarch.errors import RegistryError
 from polyarch.export.progress import reporter
+from polyarch.image.combine import Combined
 from polyarch.image.sparse import SparseStore
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.reference import Reference
@@ -61,6 +63,31 @@ def push(
             before_tags()
         with report.phase(f"pushing manifest {root.digest}"):
             return name(root, references, repositories, by_digest=by_digest)
+
+
+def push_combined(
+    combined: Combined,
+    references: Sequence[Reference],
+    *,
+    client: Repositories,
+    progress: EventSink | None = None,
+    cancelled: Event | None = None,
+) -> list[Pushed]:
+    """Put a combined index behind every one of ``references``: its parts are copied, or mounted, from where
+    they are, then the index goes by digest, then the tags. An index may also go into the same repository as
+    its parts, which then stay where they are."""
+    root = combined.raw.descriptor
+    title = "pushing " + ", ".join(dict.fromkeys(str(reference) for reference in references))
+    with reporter(title, progress).running() as report:
+        repositories: dict[str, Store] = {}
+        for reference in _one_each(references):
+            repository = repositories[reference.name] = client.repository(reference)
+            for store, part in combined.parts:
+                copy(store, repository, part, progress=report.transferred, cancelled=cancelled)
+            if not repository.exists(root.digest):
+                repository.push(io.BytesIO(combined.raw.data), root)
+        with report.phase(f"pushing manifest {root.digest}"):
+            return name(root, references, repositories)
 
 
 def upload(
