@@ -1,5 +1,7 @@
 """A repository of our own server is a store like any other."""
 
+import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from polyarch.registry.server import serve_in_thread
 from polyarch.testing.random_images import push_bytes, random_index
 from polyarch.testing.store_contract import StoreContract, describe
 
+_COUNT = itertools.count()  # every test has a repository of its own
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[str]:
-    with serve_in_thread(tmp_path / "registry") as address:
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve_in_thread(tmp_path_factory.mktemp("registry")) as address:
         yield address
 
 
@@ -32,7 +36,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 @pytest.fixture
 def repository(host: str, client: Client) -> Repository:
-    return client.repository(f"{host}/team/app")
+    return client.repository(f"{host}/team/app-{next(_COUNT)}")
 
 
 class TestRepository(StoreContract):
@@ -45,9 +49,9 @@ def test_references_of_every_form(host: str, repository: Repository) -> None:
     made = MemoryStore()
     root = random_index(made)
     copy(made, repository, root)
-    repository.tag(f"{host}/team/app:v1", root)
-    for reference in ("v1", f"{host}/team/app:v1", root.digest, f"{host}/team/app@{root.digest}",
-                      f"{host}/team/app:gone@{root.digest}"):  # fmt: skip
+    name = str(repository)
+    repository.tag(f"{name}:v1", root)
+    for reference in ("v1", f"{name}:v1", root.digest, f"{name}@{root.digest}", f"{name}:x@{root.digest}"):
         assert repository.resolve(reference).digest == root.digest
     with pytest.raises(UsageError):
         repository.resolve(f"{host}/team/other:v1")
@@ -69,7 +73,7 @@ def test_tags_in_pages(client: Client, repository: Repository, host: str) -> Non
     from polyarch.registry.repository import paginate
 
     assert paginate(repository._transport, call, "tags") == wanted
-    assert client.catalog(host) == ["team/app"]
+    assert repository.name in client.catalog(host)
 
 
 def test_blobs_are_mounted_between_repositories(client: Client, repository: Repository, host: str) -> None:
@@ -78,7 +82,9 @@ def test_blobs_are_mounted_between_repositories(client: Client, repository: Repo
     copy(made, repository, root)
     other = client.repository(f"{host}/other")
     blob = push_bytes(made, b"blob", "a/b")
-    assert not other.mount(blob, "team/app")  # not there either: the upload that was opened serves the push
+    assert not other.mount(
+        blob, repository.name
+    )  # not there either: the upload that was opened serves the push
     with made.open(blob) as stream:
         other.push(stream, blob)
     assert other.exists(blob.digest) and not repository.exists(blob.digest)
@@ -90,8 +96,6 @@ def test_blobs_are_mounted_between_repositories(client: Client, repository: Repo
 def test_what_one_repository_has_another_does_not_show(client: Client, host: str) -> None:
     first, second = client.repository(f"{host}/first"), client.repository(f"{host}/second")
     blob = describe(b"private")
-    import io
-
     first.push(io.BytesIO(b"private"), blob)
     assert not second.exists(blob.digest)
     with pytest.raises(NotFoundError):
@@ -104,7 +108,7 @@ def test_deleting(client: Client, host: str, repository: Repository) -> None:
     copy(made, repository, root)
     repository.tag("v1", root)
     assert repository.delete(root.digest)
-    fresh = Client(credentials=NoCredentials(), config=Config()).repository(f"{host}/team/app")
+    fresh = Client(credentials=NoCredentials(), config=Config()).repository(str(repository))
     assert not fresh.exists(root.digest) and fresh.tags() == []
     assert not fresh.delete(root.digest)
 

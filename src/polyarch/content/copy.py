@@ -86,6 +86,8 @@ def copy(
             transfer.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+    for descriptor in plan.present:
+        transfer.progress(descriptor, descriptor.size)
     for descriptor, data in plan.manifests:
         transfer.manifest(descriptor, data)
 
@@ -99,6 +101,7 @@ class _Plan:
     platforms: Collection[Platform] | None
     blobs: list[Descriptor] = field(default_factory=list)
     manifests: list[tuple[Descriptor, bytes]] = field(default_factory=list)
+    present: list[Descriptor] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
     _budget: Budget = field(default_factory=Budget)
 
@@ -110,17 +113,21 @@ class _Plan:
             if not is_foreign(descriptor):
                 self.blobs.append(descriptor)
             return
-        origin = self._origin(descriptor)
-        data = read(origin, descriptor, limit=MAX_BYTES)
+        data = self._read(descriptor)
         raw = Raw.parse(data, descriptor.media_type)
         below: Sequence[Descriptor] = children(raw)
         self._budget.spend(len(below), descriptor, depth + 1 if raw.is_index else depth)
         if raw.is_index:
             below = self._wanted(below, descriptor)
-        if raw.is_index or not self._complete(descriptor):
+        there = holds(self.target, descriptor)
+        # A registry that has an image's manifest has its blobs: it refuses the manifest otherwise.
+        if raw.is_index or not (there and isinstance(self.target, Repository)):
             for child in below:
                 self.visit(child, depth + 1)
-        self.manifests.append((descriptor, data))
+        if there:
+            self.present.append(descriptor)
+        else:
+            self.manifests.append((descriptor, data))
 
     def _wanted(self, entries: Sequence[Descriptor], index: Descriptor) -> Sequence[Descriptor]:
         if self.platforms is None:
@@ -135,21 +142,18 @@ class _Plan:
         wanted = {entry.digest for entry in chosen}
         return [e for e in entries if e.digest in wanted or e.annotations.get(ATTESTS) in wanted]
 
-    def _origin(self, descriptor: Descriptor) -> Store:
-        """Where a manifest is read from: a sparse source may lack one that the target has."""
-        if holds(self.source, descriptor):
-            return self.source
-        if holds(self.target, descriptor):
-            return self.target
+    def _read(self, descriptor: Descriptor) -> bytes:
+        """A manifest's bytes; a sparse source may lack one that the target has."""
+        for store in (self.source, self.target):
+            try:
+                return read(store, descriptor, limit=MAX_BYTES)
+            except NotFoundError:
+                continue
         raise NotFoundError(
             f"{descriptor.digest} is in neither the source nor the target",
             hint="the image is there for some of its platforms only: pull it whole first",
             reason="not-found",
         )
-
-    def _complete(self, manifest: Descriptor) -> bool:
-        """A registry that has an image's manifest has its blobs: it refuses the manifest otherwise."""
-        return isinstance(self.target, Repository) and self.target.holds(manifest)
 
 
 @dataclass
@@ -164,8 +168,7 @@ class _Transfer:
 
     def manifest(self, descriptor: Descriptor, data: bytes) -> None:
         self.check()
-        if not holds(self.target, descriptor):
-            self.target.push(io.BytesIO(data), descriptor)
+        self.target.push(io.BytesIO(data), descriptor)
         self.progress(descriptor, descriptor.size)
 
     def blob(self, descriptor: Descriptor) -> None:
