@@ -37,6 +37,7 @@ from polyarch.ops.result import digest_of
 from polyarch.ops.session import ContextFiles
 from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.proof.bases import BaseResolver
+from polyarch.proof.variant import prove
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
@@ -68,6 +69,7 @@ class BuildRequest:
     pull: bool = False
     allow: frozenset[str] = frozenset()
     runtime: str = ""
+    proof: bool = True
 
     def epoch(self) -> int | None:
         """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
@@ -139,6 +141,8 @@ def run(
             except PolyarchError as error:
                 raise _explained(error, seen.failed, plan) from None
             result = _assemble(plan, solved, request, state)
+            if request.proof:
+                _prove(result, node)
             summary = export(
                 result,
                 request.outputs,
@@ -245,6 +249,14 @@ def _assemble(
         results.append(PlatformResult(target.platform, rootfs, _dated(target, rootfs, plan, cache, request)))
     origins = base_origins(plan.graph, plan.local)
     return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
+
+
+def _prove(result: BuildResult, node: EmbeddedNode) -> None:
+    """Refuse variants that cannot start on their platform. A base that was never fetched is not fetched for
+    this: such an image starts what its base's publisher put there."""
+    for one in result.results:
+        if all(node.layers.at_hand(layer) for layer in one.rootfs.layers):
+            prove(one.rootfs, one.config, one.platform)
 
 
 def _dated(

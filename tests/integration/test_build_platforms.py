@@ -9,7 +9,9 @@ import pytest
 import polyarch
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
-from polyarch.errors import StepError
+from polyarch.errors import PolyarchError, StepError
+from polyarch.oci import platform as platforms
+from polyarch.oci.platform import Platform
 from polyarch.solver.events import VertexCompleted, VertexLog
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
@@ -168,3 +170,20 @@ def test_a_build_pushed_is_complete_in_the_registry(
     assert [str(p) for p in remote.platforms] == list(PLATFORMS)
     assert all(v.config.config and v.config.config.labels == {"a": "b"} for v in remote.variants)
     assert Layout(state.content).resolve(name).digest == outcome.digest
+
+
+def test_a_variant_that_cannot_run_gets_no_tag(state: State, busybox: str, tmp_path: Path) -> None:
+    host = next(p for p in PLATFORMS if platforms.choose(platforms.host(), [Platform.parse(p)]) is not None)
+    foreign = next(p for p in PLATFORMS if p != host)
+    dockerfile = (
+        f"FROM --platform={host} {busybox} AS wrong\nFROM {busybox}\n"
+        'COPY --from=wrong /bin/busybox /app\nCMD ["/app"]\n'
+    )
+    context = write(tmp_path / "c", dockerfile)
+    with pytest.raises(PolyarchError) as caught:
+        polyarch.build(context, platforms=PLATFORMS, tags=["demo"])
+    assert caught.value.reason == "wrong-architecture"
+    assert foreign in caught.value.summary and "/app" in caught.value.summary
+    with pytest.raises(polyarch.NotFoundError):
+        Layout(state.content).resolve("docker.io/library/demo:latest")
+    polyarch.build(context, platforms=[host], tags=["demo"])

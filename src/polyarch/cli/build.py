@@ -75,6 +75,12 @@ _MANY: dict[str, Any] = {"multiple": True}
 @click.option(
     "--call", default="build", metavar="build|check|outline|targets", help="What to do with the Dockerfile."
 )
+@click.option(
+    "--proof",
+    type=click.Choice(["default", "off"]),
+    default="default",
+    help="Refuse variants that cannot run on their platform, or not.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--builder", hidden=True)
 @click.option("--provenance", hidden=True)
@@ -143,6 +149,7 @@ def _request(options: dict[str, Any]) -> BuildRequest:
         allow=frozenset(word for text in options["allow"] for word in text.split(","))
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
+        proof=options["proof"] != "off",
     )
 
 

@@ -129,6 +129,12 @@ class LayerStore:
             self._layers[id, ""] = layer
         return layer
 
+    def at_hand(self, layer: Layer) -> bool:
+        """Whether the layer's entries and bytes can be had without fetching anything."""
+        if not isinstance(layer, StoredLayer) or layer.kind != "image":
+            return True
+        return layer.original is not None and self.content.exists(layer.original.descriptor.digest)
+
     def blob_of(self, id: str, compression: Compression) -> Blob | None:
         """The blob of a layer if it was made before and is still there."""
         return self.recorded_blob(id, wanted_key(compression, clamp=True))
