@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
@@ -109,16 +109,14 @@ class _Unpacking:
     def run(self, stream: BinaryIO) -> Toc:
         reader = TarReader(stream)
         for member in reader:
-            was = self._placement.entries.get(member.path)
             entry = self._placement.place(member)
             if entry is None:
                 continue
-            self._make_room(entry, was)
             match entry.type:
                 case "file":
                     self._file(entry, reader)
                 case "directory":
-                    self._folders.fd(entry.path)
+                    self._directory(entry.path)
                 case "hardlink":
                     if not self._link(entry):
                         self._late.append(entry)
@@ -135,34 +133,32 @@ class _Unpacking:
         self._finish(toc)
         return toc
 
-    def _make_room(self, entry: Entry, was: Entry | None) -> None:
+    def _directory(self, path: str) -> None:
+        try:
+            self._folders.fd(path)
+        except NotADirectoryError:
+            self._make_room(path)
+            self._folders.fd(path)
+
+    def _make_room(self, path: str) -> None:
         """Remove what an earlier member, or a directory made on the way, left at this place."""
-        parent, _, name = entry.path.rpartition("/")
-        if entry.type == "directory":
-            if was is not None and was.type != "directory":
-                os.unlink(name, dir_fd=self._folders.fd(parent))
-            return
+        parent, _, name = path.rpartition("/")
         folder = self._folders.fd(parent)
-        if was is None and name and not self._exists(folder, name):
-            return
-        status = os.lstat(f"/proc/self/fd/{folder}/{name}") if name else None
-        if status is not None and stat.S_ISDIR(status.st_mode):
-            self._folders.forget(entry.path)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            self._folders.forget(path)
             shutil.rmtree(name, dir_fd=folder)
         else:
             os.unlink(name, dir_fd=folder)
 
-    @staticmethod
-    def _exists(folder: int, name: str) -> bool:
-        try:
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
     def _file(self, entry: Entry, reader: TarReader) -> None:
         parent, _, name = entry.path.rpartition("/")
-        descriptor = os.open(name, _NEW, entry.mode & 0o777, dir_fd=self._folders.fd(parent))
+        folder = self._folders.fd(parent)
+        try:
+            descriptor = os.open(name, _NEW, entry.mode & 0o777, dir_fd=folder)
+        except FileExistsError:
+            self._make_room(entry.path)
+            descriptor = os.open(name, _NEW, entry.mode & 0o777, dir_fd=folder)
         try:
             digest, machine = _fill(descriptor, reader)
             if entry.uid != self._uid or entry.gid != self._gid:
@@ -177,34 +173,47 @@ class _Unpacking:
         self._placement.describe(entry.path, digest, machine)
 
     def _link(self, entry: Entry) -> bool:
-        parent, _, name = entry.path.rpartition("/")
+        """Make a hardlink; False when what it links to is not there (yet)."""
         source, _, target = entry.link.rpartition("/")
         try:
-            os.link(
-                target,
-                name,
-                src_dir_fd=self._folders.fd(source),
-                dst_dir_fd=self._folders.fd(parent),
-                follow_symlinks=False,
-            )
+            above = self._folders.fd(source)
+            if not stat.S_ISDIR(os.stat(target, dir_fd=above, follow_symlinks=False).st_mode):
+                name = entry.path.rpartition("/")[2]
+                self._fresh(
+                    entry.path,
+                    lambda folder: os.link(
+                        target, name, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False
+                    ),
+                )
+                return True
         except FileNotFoundError:
-            return False
-        return True
+            pass
+        return False
+
+    def _fresh(self, path: str, make: Callable[[int], None]) -> None:
+        """Call ``make`` with the directory of ``path``, after removing what is in the way."""
+        folder = self._folders.fd(path.rpartition("/")[0])
+        try:
+            make(folder)
+        except FileExistsError:
+            self._make_room(path)
+            make(folder)
 
     def _special(self, entry: Entry) -> None:
         parent, _, name = entry.path.rpartition("/")
         folder = self._folders.fd(parent)
         if entry.type == "symlink":
-            os.symlink(entry.link, name, dir_fd=folder)
+            self._fresh(entry.path, lambda folder: os.symlink(entry.link, name, dir_fd=folder))
         else:
             kind = {"fifo": stat.S_IFIFO, "character": stat.S_IFCHR, "block": stat.S_IFBLK}[entry.type]
+            device = os.makedev(entry.major, entry.minor)
+            mode = kind | entry.mode & 0o777
             try:
-                os.mknod(name, kind | entry.mode & 0o777, os.makedev(entry.major, entry.minor), dir_fd=folder)
+                self._fresh(entry.path, lambda folder: os.mknod(name, mode, device, dir_fd=folder))
             except PermissionError:
                 if entry.type == "fifo":
                     raise
                 return  # a user namespace has no devices; the layer's tar keeps them
-            os.chmod(f"/proc/self/fd/{folder}/{name}", entry.mode)
         path = f"/proc/self/fd/{folder}/{name}"
         _own(path, entry)
         if entry.type != "symlink":

@@ -54,7 +54,9 @@ class Placement:
         if kind == "hardlink":
             link = self._hardlink(path, link)
             if link == path:
-                return self.entries.get(path)
+                if path not in self.entries:
+                    raise ContentError(f"the layer's {path!r} is a hardlink to itself", reason="invalid-tar")
+                return None
         elif kind != "symlink":
             link = ""
         entry = Entry(

@@ -21,6 +21,8 @@ from polyarch.layer.tar_header import BLOCK, damaged, number
 MAX_SPECIAL = 8 << 20  # bytes of one PAX header or long name; xattrs are 64 KiB each at most
 MAX_NAME = 4096  # as the kernel has it
 MAX_SIZE = 1 << 50  # bytes of one file, sparse ones included
+MAX_ID = (1 << 32) - 1
+MAX_TIME_NS = (1 << 63) - 1
 _READ = 1 << 20
 _ZERO = bytes(BLOCK)
 _ODD = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
@@ -184,8 +186,11 @@ class TarReader:
     def _finish(self, member: Member, block: bytes, gnu_sparse: list[tuple[str, bytes]]) -> Member:
         if member.type not in ("file", "sparse"):
             member.size = 0
-        if not 0 <= member.size <= MAX_SIZE or member.uid < 0 or member.gid < 0:
-            raise damaged(f"{member.path[:200]!r} has a size or owner out of range")
+        numbers = (member.uid, member.gid, member.major, member.minor)
+        if not 0 <= member.size <= MAX_SIZE or min(numbers) < 0 or max(numbers) > MAX_ID:
+            raise damaged(f"{member.path[:200]!r} has a size, owner or device out of range")
+        if not -MAX_TIME_NS <= member.mtime_ns <= MAX_TIME_NS:
+            member.mtime_ns = 0  # as containerd takes times that no file can have
         member.stored = member.size
         pending = member.size + -member.size % BLOCK
         if member.type == "sparse":
