@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from polyarch.solver.events import (
     Event,
@@ -19,6 +19,9 @@ from polyarch.solver.events import (
     VertexStatus,
     Warning,
 )
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 TAIL = 6  # lines of a running step's output shown on a terminal
 
@@ -197,7 +200,7 @@ class _Terminal:
                 case Warning():
                     self._warnings.append(event)
 
-    def _render(self) -> object:
+    def _render(self) -> Text:
         from rich.text import Text
 
         with self._lock:
@@ -213,11 +216,8 @@ class _Terminal:
             return text
 
     def _row(
-        self, text: object, step: _Numbered, ended: VertexCompleted | None, now: float, width: int
+        self, text: Text, step: _Numbered, ended: VertexCompleted | None, now: float, width: int
     ) -> None:
-        from rich.text import Text
-
-        assert isinstance(text, Text)
         name = step.name.replace("\n", " ")
         if ended is None:
             mark, style, note = "=>", "cyan", f"{now - step.started:.1f}s"

@@ -1,4 +1,4 @@
-"""The image configuration (OCI image-spec, config.md, with Docker's additions: health check, shell, ONBUILD)."""
+"""The image configuration (OCI image-spec, config.md; Docker's additions: health check, shell, ONBUILD)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests and indexes (OCI image-spec, manifest.md and image-index.md; Docker's v2 schema 2 reads the same).
+"""Manifests and indexes (OCI image-spec, manifest.md and image-index.md; Docker's schema 2 reads alike).
 
 The bytes are the truth: ``Raw`` keeps what was received; ``Manifest`` and ``Index`` are views made from it.
 """
