@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyarch.cli.goflags import GoCommand
+
 if TYPE_CHECKING:
     from polyarch.image.local import LocalImage
     from polyarch.oci.reference import Reference
@@ -18,7 +20,7 @@ _PROGRESS = click.option(
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.argument("name", default="")
 @click.option("--format", "form", default="table", metavar="table|json|TEMPLATE", help="How to show images.")
 @click.option("--digests", is_flag=True, help="Show whole digests.")
@@ -43,7 +45,7 @@ def images(*, name: str, form: str, digests: bool, no_trunc: bool, quiet: bool) 
     match form:
         case "table":
             header = ("IMAGE", "DIGEST", "PLATFORMS", "SIZE", "CREATED")
-            print(table(header, [_cells(row) for row in rows]))
+            print(table(header, [cells for row in rows for cells in _cells(row)]))
         case "json":
             from polyarch.cli.govalues import to_json
 
@@ -58,7 +60,7 @@ def images(*, name: str, form: str, digests: bool, no_trunc: bool, quiet: bool) 
                 print(template.render(Struct("image", row, row)))
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.argument("source")
 @click.argument("names", nargs=-1, required=True)
 def tag(*, source: str, names: tuple[str, ...]) -> None:
@@ -74,7 +76,7 @@ def tag(*, source: str, names: tuple[str, ...]) -> None:
             found.store.tag(str(reference), found.descriptor)
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 @click.option(
     "-f", "--force", is_flag=True, help="Remove all names of an image, and do not mind missing ones."
@@ -99,7 +101,7 @@ def rmi(*, names: tuple[str, ...], force: bool) -> int:
     return worst
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 @click.option("--platform", "platforms", multiple=True, metavar="P[,P…]", help="Only these platforms.")
 @click.option("--all-platforms", is_flag=True, help="Every platform there is (the default).")
@@ -128,7 +130,7 @@ def pull(
             print(f"{reference}@{target.digest}" if not reference.digest else str(reference))
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 @click.option("-a", "--all-tags", is_flag=True, help="Push every tag of the repository.")
 @_QUIET
@@ -151,7 +153,7 @@ def push(*, names: tuple[str, ...], all_tags: bool, quiet: bool, progress: str) 
             print(f"{pushed.name}@{found.descriptor.digest} ({found.descriptor.size} bytes)")
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 @click.option(
     "-o", "--output", "destination", default="-", metavar="FILE", help="Where to (default: stdout)."
@@ -193,7 +195,7 @@ def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) 
             write(found.store, list(contents.values()), sink)
 
 
-@click.command()
+@click.command(cls=GoCommand)
 @click.option("-i", "--input", "source", default="-", metavar="FILE", help="The archive (default: stdin).")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 def load(*, source: str, quiet: bool) -> None:
@@ -315,7 +317,8 @@ def _row(image: LocalImage, *, whole: bool) -> dict[str, Any]:
     }
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    names = "\n".join(row["Names"]) or "<none>"
+def _cells(row: dict[str, Any]) -> list[list[str]]:
+    """A line for each name, as docker has it."""
     platforms = ", ".join(row["Platforms"]) or row["Problem"]
-    return [names.replace("\n", ", "), row["ID"], platforms, row["Size"], row["CreatedSince"]]
+    rest = [row["ID"], platforms, row["Size"], row["CreatedSince"]]
+    return [[name, *rest] for name in row["Names"] or ["<none>"]]

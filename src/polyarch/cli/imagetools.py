@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyarch.cli.goflags import GoCommand
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,7 +30,7 @@ def imagetools() -> None:
     """Inspect and create image indexes."""
 
 
-@imagetools.command()
+@imagetools.command(cls=GoCommand)
 @click.argument("name")
 @click.option("--raw", is_flag=True, help="Print the index or manifest as it is, byte for byte.")
 @click.option("--format", "form", default=_DEFAULT, metavar="TEMPLATE", help="A Go template.")
@@ -66,7 +68,7 @@ def inspect(*, name: str, raw: bool, form: str, remote: bool, only_local: bool, 
         print("(from the local store; --remote asks the registry)", file=sys.stderr)
 
 
-@imagetools.command()
+@imagetools.command(cls=GoCommand)
 @click.argument("sources", nargs=-1)
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME", help="What to call the result.")
 @click.option(
@@ -130,7 +132,7 @@ def create(
         )
         if dry_run:
             sys.stdout.flush()
-            sys.stdout.buffer.write(combined.raw.data)
+            sys.stdout.buffer.write(combined.raw.data + b"\n")
             sys.stdout.buffer.flush()
             return
         with shown(progress) as events:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyarch.cli.goflags import GoCommand
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -23,7 +25,7 @@ def manifest() -> None:
     """Inspect, create and push manifests with docker's output."""
 
 
-@manifest.command()
+@manifest.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 @click.option("-v", "--verbose", is_flag=True, help="Show the manifest of every platform.")
 @click.option("--remote", is_flag=True, help="Ask the registry even when the local store has it.")
@@ -63,7 +65,7 @@ def inspect(*, names: tuple[str, ...], verbose: bool, insecure: bool, remote: bo
         print(to_json(_manifest(image.variants[0]), indent="\t"))
 
 
-@manifest.command()
+@manifest.command(cls=GoCommand)
 @click.argument("name")
 @click.argument("manifests", nargs=-1, required=True)
 @click.option("-a", "--amend", is_flag=True, help="Change a list that is there.")
@@ -81,7 +83,7 @@ def create(*, name: str, manifests: tuple[str, ...], amend: bool, insecure: bool
     print(f"Created manifest list {reference.familiar}")
 
 
-@manifest.command()
+@manifest.command(cls=GoCommand)
 @click.argument("name")
 @click.argument("member")
 @click.option("--os", "os_name", default="", help="Set the operating system.")
@@ -115,7 +117,7 @@ def annotate(
     ManifestLists(State.default()).annotate(Reference.parse(name), Reference.parse(member), given)
 
 
-@manifest.command()
+@manifest.command(cls=GoCommand)
 @click.argument("name")
 @click.option("-p", "--purge", is_flag=True, help="Remove the local list afterwards.")
 @_INSECURE
@@ -133,7 +135,7 @@ def push(*, name: str, purge: bool, insecure: bool) -> None:
         lists.remove(reference)
 
 
-@manifest.command()
+@manifest.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 def rm(*, names: tuple[str, ...]) -> None:
     """Remove local manifest lists."""

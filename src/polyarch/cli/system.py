@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from polyarch.cli.goflags import GoCommand
+
 
 @click.group()
 def system() -> None:
     """Show where polyarch keeps its state."""
 
 
-@system.command()
+@system.command(cls=GoCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(*, as_json: bool) -> None:
     """Show the state directory, what is in it, and versions."""
@@ -58,6 +60,9 @@ def _collect() -> dict[str, Any]:
         "history": state.history,
         "temporary": state.temporary,
     }
+    known = {path.name for path in parts.values()}
+    if state.root.is_dir():
+        parts |= {path.name: path for path in sorted(state.root.iterdir()) if path.name not in known}
     there = next((folder for folder in (state.root, *state.root.parents) if folder.exists()), Path("/"))
     return {
         "root": str(state.root),
