@@ -249,12 +249,14 @@ class _Lexer:
         colon = ""
         if operator == ":":
             colon, operator = ":", self._next()
-        elif not operator or operator not in "+-?#%":
+        if not operator:
+            raise _MissingEnd("the closing '}' is missing")
+        if operator not in ("+-?" if colon else "+-?#%"):
             raise _Stop(
-                f"unsupported modifier ({operator}) in substitution",
+                f"unsupported modifier {colon + operator!r} in a substitution",
                 "the modifiers are :- - :+ + :? ? # ## % %% / //",
             )
-        word = self._until("}", keep_escapes=operator in "#%" and bool(operator), missing="}")
+        word = self._until("}", keep_escapes=operator in "#%", missing="}")
         value = self._lookup(name)
         if value is None and self._style.keep_unset:
             return f"${{{name}{colon}{operator}{word}}}"
@@ -272,17 +274,12 @@ class _Lexer:
                     state = "unset" if value is None else "empty"
                     raise _Stop(f"{name}: {word or f'is not allowed to be {state}'}", f"give {name} a value")
                 return value or ""
-            case "#" | "%":
-                longest = word.startswith(operator)
-                cut = patterns.without_prefix if operator == "#" else patterns.without_suffix
-                try:
-                    return cut(value or "", word[1:] if longest else word, longest=longest)
-                except patterns.BadPattern as bad:
-                    raise _Stop(str(bad)) from None
-        raise _Stop(
-            f"unsupported modifier ({':' if empty_is_unset else ''}{operator}) in substitution",
-            "the modifiers are :- - :+ + :? ? # ## % %% / //",
-        )
+        longest = word.startswith(operator)
+        cut = patterns.without_prefix if operator == "#" else patterns.without_suffix
+        try:
+            return cut(value or "", word[1:] if longest else word, longest=longest)
+        except patterns.BadPattern as bad:
+            raise _Stop(str(bad)) from None
 
     def _replace(self, name: str) -> str:
         every = self._peek() == "/"
