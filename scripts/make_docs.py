@@ -1,7 +1,7 @@
 """Writes docs/cli.md from the command line itself.
 
-    python scripts/make_docs.py           write it
-    python scripts/make_docs.py --check   say whether it is current; 1 where it is not
+python scripts/make_docs.py           write it
+python scripts/make_docs.py --check   say whether it is current; 1 where it is not
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from polyarch.base.host_sources import Entry
 from polyarch.errors import PolyarchError, UnsupportedError
 
@@ -61,10 +63,10 @@ class Archive:
 
     def update(self, *, refresh: bool = False) -> None:
         """Bring the lists up to date, unless they are minutes old. PolyarchError with apt's own words."""
+        self._write_settings()
         stamp = self.folder / "updated"
         if not refresh and stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
             return
-        self._write_settings()
         output = self._apt("update", what="reading the package lists")
         lists = [path.name for path in (self.folder / "lists").glob("*_Packages*")]
         if not any(f"binary-{self.architecture}_" in name or "_binary-" not in name for name in lists):
@@ -78,6 +80,10 @@ class Archive:
 
     def resolve(self, wanted: Sequence[str]) -> tuple[Package, ...]:
         """Every package file that ``wanted`` (names and apt patterns) needs, sorted by name."""
+        key = hashlib.sha256("\0".join(wanted).encode()).hexdigest()[:16]
+        known = self.folder / f"resolved-{key}.json"
+        if self._is_newer(known):
+            return msgspec.json.decode(known.read_bytes(), type=tuple[Package, ...])
         # apt lists only what its cache lacks, so it is shown an empty one.
         empty = f"Dir::Cache::archives={self.folder}/nothing"
         (self.folder / "nothing" / "partial").mkdir(parents=True, exist_ok=True)
@@ -85,7 +91,20 @@ class Archive:
         output = self._apt("install", "--print-uris", "-qq", "-o", empty, *wanted, what=what)
         found = [match for line in output.splitlines() if (match := _URI.match(line.strip()))]
         packages = [Package(match["file"], int(match["size"]), match["hash"]) for match in found]
-        return tuple(sorted(packages, key=lambda package: package.file))
+        result = tuple(sorted(packages, key=lambda package: package.file))
+        temporary = known.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(msgspec.json.encode(result))
+        temporary.replace(known)
+        return result
+
+    def _is_newer(self, answer: Path) -> bool:
+        """Whether an answer that was kept is younger than the lists and settings it came from."""
+        try:
+            made = answer.stat().st_mtime_ns
+            stamps = (self.folder / "updated", self.folder / "apt.conf")
+            return all(stamp.stat().st_mtime_ns < made for stamp in stamps)
+        except FileNotFoundError:
+            return False
 
     def fetch(self, wanted: Sequence[str]) -> Path:
         """Download what ``wanted`` needs and is not there yet; returns the folder of the package files."""
@@ -139,9 +158,15 @@ class Archive:
         (self.packages / "partial").mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         (self.folder / "sources.list").write_text(self.sources())
+        settings = self._settings()
+        path = self.folder / "apt.conf"
+        if not path.exists() or path.read_text() != settings:
+            path.write_text(settings)
+
+    def _settings(self) -> str:
+        """apt.conf for the private apt; later lines win, so the host's and the given ones come last."""
         folder = self.folder
-        (folder / "apt.conf").write_text(
-            f"""\
+        return f"""\
 Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";
 Dir::Etc::preferences "/dev/null";
@@ -167,11 +192,8 @@ Acquire::Retries "3";
 Acquire::ForceHash "SHA256";
 Debug::NoLocking "true";
 {self.settings()}"""
-        )
 
     def _apt(self, *arguments: str, what: str) -> str:
-        if not (self.folder / "apt.conf").exists():
-            self._write_settings()
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "APT_CONFIG": str(self.folder / "apt.conf"),
