@@ -15,7 +15,6 @@ from polyarch.graph.stages import SCRATCH, StagePlan, StageState
 from polyarch.graph.vertex import ExecMount, ExecOp, FileOp, Graph, InlineOp, Vertex, VertexMeta
 
 
-
 def run_vertex(
     instruction: Run, written: Instruction, state: StageState, plan: StagePlan, graph: Graph, name: str
 ) -> None:

@@ -19,7 +19,7 @@ def build_contexts(texts: Iterable[str]) -> Mapping[str, NamedContext]:
         if not equals or not name or not value:
             raise UsageError(
                 f"invalid build context {text!r}: expected NAME=VALUE",
-                hint="VALUE: a directory, docker-image://REF, oci-layout://PATH, a git or http URL, target:STAGE",
+                hint="VALUE: a directory, docker-image://REF, oci-layout://PATH, a URL, target:STAGE",
                 reason="invalid-build-context",
             )
         base, colons, platform = name.partition("::")
