@@ -31,7 +31,7 @@ def apply(tree: str, files: list[int]) -> None:
     """Unpack the uncompressed layer tar ``files[0]`` into ``tree``, which must not exist; its toc, with
     digests and machines, is written to ``files[1]``.
 
-    Whiteouts become character devices 0:0, opaque directories get overlay's xattr in both its spellings.
+    Whiteouts become character devices 0:0, opaque directories get overlay's xattr.
     ContentError for a tar that makes no sense, UnsupportedError where this user may not do what it takes.
     """
     with explained("unpacking a layer"):
@@ -314,20 +314,19 @@ def _set_xattr(where: int | str, key: str, value: bytes, entry: Entry, *, follow
 
 
 def _mark_opaque(path: str) -> None:
-    done = False
+    """In a user namespace only the second spelling is allowed, and is the one overlayfs looks for there."""
     for name in _OPAQUE:
         try:
             os.setxattr(path, name, b"y")
-            done = True
+            return
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP):
                 raise
-    if not done:
-        raise UnsupportedError(
-            "the disk of the state directory cannot mark opaque directories (no extended attributes)",
-            hint="set POLYARCH_ROOT to a directory on ext4, xfs or btrfs",
-            reason="no-xattrs",
-        )
+    raise UnsupportedError(
+        "the disk of the state directory cannot mark opaque directories (no extended attributes)",
+        hint="set POLYARCH_ROOT to a directory on ext4, xfs or btrfs",
+        reason="no-xattrs",
+    )
 
 
 def _umask() -> int:

@@ -25,7 +25,7 @@ from polyarch.layer import tar_toc, tar_writer
 from polyarch.layer.compress import Compressor, decompressed, level_of
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.index import IndexedLayer
-from polyarch.layer.layer import Blob, Compression
+from polyarch.layer.layer import Blob, Compression, Layer
 from polyarch.layer.pipes import feed, memory_file
 from polyarch.layer.scan import receive
 from polyarch.oci import media_types
@@ -137,6 +137,10 @@ class StoredLayer(IndexedLayer):
 
             self._register()
             return self._store.make_tree(self._id, fill)
+
+    def directories(self, entries: Sequence[Entry]) -> Layer:
+        """See ``LayerStore.directories``."""
+        return self._store.directories(entries)
 
     # --- blob -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,456 @@
+"""Layers and their forms: each is made from another, and stays the same layer."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from layer_fixtures import file, layer, listing, new_store
+
+from polyarch.content.memory import MemoryStore
+from polyarch.errors import ContentError, NotFoundError, PolyarchError, UnsupportedError
+from polyarch.layer.entry import Entry, Toc
+from polyarch.layer.layer import Compression
+from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.store import LayerStore, Upper
+from polyarch.oci.descriptor import Descriptor
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others needs root")
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+PROGRAM = b"\x7fELF\2\1\1" + bytes(9) + b"\2\0\xb7\0" + bytes(100)
+CONTENTS = {"d/f": b"content", "d/prog": PROGRAM, "empty": b"", "big": b"0123456789" * 200_000}
+
+
+def entries() -> list[Entry]:
+    return [
+        Entry("", "directory", 0o755),
+        Entry("d", "directory", 0o1777, 7, 8, mtime_ns=10**18),
+        file("d/f", CONTENTS["d/f"], mode=0o4755, uid=1000, gid=1001, mtime_ns=10**18 + 5),
+        file("d/prog", PROGRAM, mode=0o755, xattrs={"security.capability": CAPABILITY, "user.x": b"\xff\0"}),
+        file("empty"),
+        file("big", CONTENTS["big"], mtime_ns=3 * 10**9),
+        Entry("link", "symlink", 0o777, 5, 6, link="/d/f", mtime_ns=10**9),
+        Entry("a-hard", "hardlink", link="d/f"),
+        Entry("pipe", "fifo", 0o640),
+        Entry("gone", "whiteout", 0),
+        Entry("ödd " + "n" * 120, "directory", 0o700),
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LayerStore:
+    return new_store(tmp_path / "state")
+
+
+def test_identity_is_the_content(store: LayerStore) -> None:
+    one = layer(store, entries(), CONTENTS)
+    assert layer(store, entries()[::-1], CONTENTS) is one
+    other = entries()
+    other[5] = file("big", CONTENTS["big"], mtime_ns=4 * 10**9)
+    assert layer(store, other, CONTENTS).id != one.id
+    same = entries()
+    same[5] = file("big", CONTENTS["big"], mtime_ns=3 * 10**9 + 999)
+    assert layer(store, same, CONTENTS).id == one.id
+
+
+def test_nothing_is_made_before_it_is_asked_for(store: LayerStore) -> None:
+    made = layer(store, entries(), CONTENTS)
+    made.toc()
+    assert Rootfs((made,)).read("a-hard", 100) == b"content"
+    assert not store.state.root.exists()
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "none"])
+def test_blob_to_toc_and_back(store: LayerStore, tmp_path: Path, kind: str) -> None:
+    made = layer(store, entries(), CONTENTS)
+    blob = made.blob(Compression(kind))  # type: ignore[arg-type]
+    assert made.blob(Compression(kind)) == blob  # type: ignore[arg-type]
+    again = layer(new_store(tmp_path / "other"), entries(), CONTENTS)
+    assert again.blob(Compression(kind)) == blob  # type: ignore[arg-type]
+    image = new_store(tmp_path / "third").image_layer(blob.descriptor, blob.diff_id, store.content)
+    assert image.toc() == made.toc()
+    assert {e.path: e.machine for e in image.toc().entries if e.machine} == {"d/prog": "elf:arm64"}
+    assert Rootfs((image,)).content_digest("") == Rootfs((made,)).content_digest("")
+    assert Rootfs((image,)).read("big", 1 << 22) == CONTENTS["big"]
+
+
+@as_root
+def test_tree_and_back(store: LayerStore, tmp_path: Path) -> None:
+    made = layer(store, entries(), CONTENTS)
+    tree = made.tree()
+    assert made.tree() == tree
+    found = listing(tree)
+    assert found["d/f"][:3] == (oct(stat.S_IFREG | 0o4755), 1000, 1001)
+    assert found["d/f"][3] == 10**18 and found["link"][:3] == (oct(stat.S_IFLNK | 0o777), 5, 6)
+    assert found["d"][:3] == (oct(stat.S_IFDIR | 0o1777), 7, 8)
+    assert (tree / "d").stat().st_mtime_ns == 10**18
+    assert found["d/prog"][5] == {"security.capability": CAPABILITY, "user.x": b"\xff\0"}
+    assert (tree / "a-hard").stat().st_ino == (tree / "d/f").stat().st_ino
+    gone = (tree / "gone").lstat()
+    assert stat.S_ISCHR(gone.st_mode) and gone.st_rdev == 0
+    blob = made.blob(Compression())
+    fresh = new_store(tmp_path / "fresh")
+    pulled = listing(fresh.image_layer(blob.descriptor, blob.diff_id, store.content).tree())
+    pulled["gone"] = found["gone"]  # a whiteout has no time worth keeping
+    assert pulled == found
+    store.content.delete(blob.descriptor.digest)  # the tar of the tree is that of the files
+    made = None  # type: ignore[assignment]
+    kept = new_store(store.state.root).load(layer(store, entries(), CONTENTS).id)
+    assert kept is not None and kept.blob(Compression()) == blob
+
+
+@as_root
+def test_umask_and_default_acls_change_nothing(store: LayerStore) -> None:
+    old = os.umask(0o077)
+    try:
+        tree = layer(store, [Entry("d", "directory", 0o755), file("d/f", mode=0o666)]).tree()
+    finally:
+        os.umask(old)
+    assert (tree / "d/f").stat().st_mode & 0o777 == 0o666
+    assert tree.stat().st_mode & 0o777 == 0o755
+
+
+def test_what_needs_owners_says_so(store: LayerStore, tmp_path: Path) -> None:
+    """As an ordinary user: blobs are fine, a tree of other people's files is not."""
+    if os.geteuid() == 0:
+        pytest.skip("this is root")
+    made = layer(store, entries(), CONTENTS)
+    assert made.blob(Compression()).descriptor.size
+    with pytest.raises(UnsupportedError):
+        made.tree()
+
+
+def test_changed_source_leaves_nothing(store: LayerStore) -> None:
+    made = store.file_layer(Toc((file("f", b"before"),)), lambda _: io.BytesIO(b"after!"))
+    for form in (lambda: made.blob(Compression()), made.tree):
+        with pytest.raises(ContentError) as caught:
+            form()
+        assert caught.value.reason == "changed-while-read"
+    assert not list(store.content.blobs())
+    assert not store.state.trees.exists() or not list(store.state.trees.iterdir())
+    assert not list(store.state.temporary.iterdir())
+
+
+def test_load_from_an_earlier_process(store: LayerStore) -> None:
+    id = layer(store, entries(), CONTENTS).id
+    assert new_store(store.state.root).load(id) is None  # it has no form that would outlive us
+    blob = layer(store, entries(), CONTENTS).blob(Compression())
+    later = new_store(store.state.root)
+    kept = later.load(id)
+    assert kept is not None
+    assert kept.blob(Compression()) == blob and later.blob_of(id, Compression()) == blob
+    assert Rootfs((kept,)).read("d/f", 10) == b"content"
+    assert kept.blob(Compression("zstd")).diff_id == blob.diff_id
+    later.content.delete(blob.descriptor.digest)
+    later.remove(id)
+    assert later.load(id) is None and later.blob_of(id, Compression()) is None
+    assert new_store(store.state.root).load("step:unknown") is None
+
+
+def test_clamped_times(store: LayerStore) -> None:
+    plain = layer(store, entries(), CONTENTS).blob(Compression())
+    clamped = layer(store, entries(), CONTENTS).blob(Compression(clamp_mtime=100))
+    assert clamped.diff_id != plain.diff_id
+    image = store.image_layer(clamped.descriptor, clamped.diff_id, store.content)
+    assert max(entry.mtime_ns for entry in image.toc().entries) == 100 * 10**9
+    assert image.blob(Compression(clamp_mtime=1)) == clamped  # a base's layer is never rewritten
+    loaded = new_store(store.state.root).load(layer(store, entries(), CONTENTS).id)
+    assert loaded is not None and loaded.blob(Compression(clamp_mtime=100)) == clamped
+
+
+def test_image_layers_are_fetched_late_and_checked(store: LayerStore, tmp_path: Path) -> None:
+    blob = layer(store, entries(), CONTENTS).blob(Compression())
+    here = new_store(tmp_path / "here")
+    lazy = here.image_layer(blob.descriptor, blob.diff_id, store.content)
+    assert lazy.blob(Compression("zstd")) == blob and not here.content.exists(blob.descriptor.digest)
+    forced = lazy.blob(Compression("zstd", force=True))
+    assert forced.diff_id == blob.diff_id and forced.descriptor.media_type.endswith("+zstd")
+    assert lazy.blob(Compression("gzip", force=True)) == blob
+    wrong = here.image_layer(blob.descriptor, "sha256:" + "0" * 64, store.content)
+    for form in (wrong.toc, wrong.tree, lambda: wrong.blob(Compression("none", force=True))):
+        with pytest.raises(ContentError) as caught:
+            form()
+        assert caught.value.reason == "diff-id-mismatch"
+    missing = Descriptor(media_type="", digest="sha256:" + "1" * 64, size=5)
+    with pytest.raises(NotFoundError):
+        here.image_layer(missing, "sha256:" + "2" * 64, MemoryStore()).toc()
+
+
+def test_known_image_layers_are_loaded_without_their_bytes(store: LayerStore, tmp_path: Path) -> None:
+    blob = layer(store, entries(), CONTENTS).blob(Compression())
+    root = tmp_path / "later"
+    new_store(root).image_layer(blob.descriptor, blob.diff_id, store.content)
+    later = new_store(root)
+    loaded = later.load(blob.diff_id)
+    assert loaded is not None and loaded.blob(Compression()) == blob
+    with pytest.raises(NotFoundError):
+        loaded.toc()
+    later.image_layer(blob.descriptor, blob.diff_id, store.content)
+    assert loaded.toc().entries
+
+
+def test_a_damaged_database_is_dropped(store: LayerStore) -> None:
+    made = layer(store, entries(), CONTENTS)
+    blob = made.blob(Compression())
+    store.close()
+    for junk in (b"not a database at all" * 500, b""):
+        for path in store.state.root.glob("cache.db*"):
+            path.unlink()
+        store.state.database.write_bytes(junk)
+        again = new_store(store.state.root)
+        assert again.load(made.id) is None
+        assert layer(again, entries(), CONTENTS).blob(Compression()) == blob
+        again.close()
+    with sqlite3.connect(store.state.database) as other:
+        other.execute("UPDATE rooms SET version = 999 WHERE name = 'layer'")
+    other.close()
+    assert layer(new_store(store.state.root), entries(), CONTENTS).blob(Compression()) == blob
+
+
+def test_two_threads_make_a_form_once(store: LayerStore) -> None:
+    reads: list[str] = []
+
+    def source(entry: Entry) -> io.BytesIO:
+        reads.append(entry.path)
+        return io.BytesIO(CONTENTS[entry.path])
+
+    made = store.file_layer(Toc((file("big", CONTENTS["big"]),)), source)
+    threads = [Thread(target=made.blob, args=(Compression(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reads == ["big"]
+
+
+def test_ids_cannot_lead_out(store: LayerStore) -> None:
+    with pytest.raises(ContentError):
+        store.existing_tree("../../etc")
+
+
+# --- steps ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def overlay(lowers: tuple[Path, ...], upper: Upper, where: Path) -> Iterator[Path]:
+    where.mkdir(exist_ok=True)
+    lower = ":".join(str(path) for path in reversed(lowers))
+    options = f"lowerdir={lower},upperdir={upper.upper},workdir={upper.work}"
+    options += ",redirect_dir=nofollow,metacopy=off,index=off"
+    done = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, str(where)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no overlay here: {done.stderr.decode()}")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+
+@pytest.fixture
+def base(store: LayerStore) -> Rootfs:
+    contents = {
+        "etc/passwd": b"root",
+        "etc/old": b"old",
+        "bin/tool": PROGRAM,
+        "data/x": b"x",
+        "data/sub/y": b"y",
+    }
+    made = layer(
+        store,
+        [
+            *[
+                Entry(path, "directory", 0o755, mtime_ns=10**9)
+                for path in ("etc", "bin", "data", "data/sub", "tmp")
+            ],
+            *[file(path, content, mtime_ns=10**9) for path, content in contents.items()],
+            Entry("etc/link", "symlink", 0o777, link="passwd", mtime_ns=10**9),
+        ],
+        contents,
+    )
+    return Rootfs((made,))
+
+
+def run(store: LayerStore, base: Rootfs, tmp_path: Path, script: str) -> Rootfs:
+    upper = store.new_upper(base)
+    with overlay(base.trees(), upper, tmp_path / "mnt") as root:
+        subprocess.run(["sh", "-euc", script], cwd=root, check=True)
+    return base.with_layer(store.adopt(upper, base))
+
+
+def changes(rootfs: Rootfs) -> list[tuple[str, str]]:
+    return [(entry.path, entry.type) for entry in rootfs.layers[-1].toc().entries]
+
+
+STEPS = [
+    ("true", []),
+    ("touch etc; chmod 755 etc; : > etc/.x; rm etc/.x", []),
+    ("touch -d @1 etc/old; chmod 600 etc/old; chmod 644 etc/old", []),
+    ("cat etc/old > /dev/null; echo -n old > etc/old; touch -d @1 etc/old", []),
+    ("echo -n OLD > etc/old; touch -d @1 etc/old", [("etc/old", "file")]),
+    ("chmod 600 etc/old", [("etc/old", "file")]),
+    ("chown 5 etc", [("etc", "directory")]),
+    ("chown -h 5 etc/link", [("etc/link", "symlink")]),
+    ("rm etc/old; : > new", [("etc/old", "whiteout"), ("new", "file")]),
+    ("rm -r data", [("data", "whiteout")]),
+    ("echo > n; rm n; mkdir m; rmdir m", []),
+    ("rm -r data; mkdir data; touch -d @1 data; : > data/z",
+     [("data", "directory"), ("data", "opaque"), ("data/z", "file")]),
+    ("rm -r data; mkdir -p data/sub; echo -n y > data/sub/y; touch -d @1 data/sub/y",
+     [("data", "directory"), ("data", "opaque"), ("data/sub", "directory"), ("data/sub/y", "file")]),
+    ("rm etc/old; mkdir etc/old; : > etc/old/x", [("etc/old", "directory"), ("etc/old/x", "file")]),
+    ("rm -r data; : > data", [("data", "file")]),
+    ("ln etc/old etc/again", [("etc/again", "file"), ("etc/old", "hardlink")]),
+    ("mkdir a; : > b; ln b a/c", [("a", "directory"), ("a/c", "file"), ("b", "hardlink")]),
+    ("mkfifo p; mknod c c 1 3; mknod b b 7 0; ln -s x s",
+     [("b", "block"), ("c", "character"), ("p", "fifo"), ("s", "symlink")]),
+]  # fmt: skip
+
+
+@as_root
+@pytest.mark.parametrize(("script", "expected"), STEPS)
+def test_what_a_step_changed(
+    store: LayerStore, base: Rootfs, tmp_path: Path, script: str, expected: list[tuple[str, str]]
+) -> None:
+    after = run(store, base, tmp_path, script)
+    assert changes(after) == expected
+    # The blob, applied as another layer, gives the same.
+    blob = after.layers[-1].blob(Compression())
+    other = new_store(tmp_path / "other")
+    pulled = base.with_layer(other.image_layer(blob.descriptor, blob.diff_id, store.content))
+    assert pulled.content_digest("") == after.content_digest("")
+    regular = [entry.path for entry in after.walk() if entry.type == "file"]
+    assert after.files(regular) == pulled.files(regular)
+    # And so do the trees under an overlay.
+    upper = other.new_upper()
+    upper2 = store.new_upper()
+    with overlay(after.trees(), upper2, tmp_path / "one") as one:
+        first = listing(one)
+    with overlay(pulled.trees(), upper, tmp_path / "two") as two:
+        second = listing(two)
+    drop_subseconds(first)
+    assert first == second
+    store.discard(upper2)
+
+
+def drop_subseconds(found: dict[str, tuple[object, ...]]) -> None:
+    for path, values in found.items():
+        found[path] = (*values[:3], values[3] // 10**9 * 10**9, *values[4:])  # type: ignore[operator]
+
+
+@as_root
+def test_sockets_and_overlay_xattrs_stay_behind(store: LayerStore, base: Rootfs, tmp_path: Path) -> None:
+    after = run(
+        store, base, tmp_path,
+        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")' ; : > f;"
+        " python3 -c 'import os; os.setxattr(\"f\", \"user.mine\", b\"1\")'",
+    )  # fmt: skip
+    assert [(e.path, e.xattrs) for e in after.layers[-1].toc().entries] == [("f", {"user.mine": b"1"})]
+
+
+@as_root
+def test_reserved_names_in_a_step(store: LayerStore, base: Rootfs, tmp_path: Path) -> None:
+    with pytest.raises(ContentError) as caught:
+        run(store, base, tmp_path, ": > .wh.x")
+    assert caught.value.reason == "reserved-name"
+
+
+@as_root
+def test_directories_a_layer_only_implies_keep_their_modes(store: LayerStore, tmp_path: Path) -> None:
+    low = layer(store, [Entry("tmp", "directory", 0o1777), Entry("home", "directory", 0o755)])
+    top = layer(store, [file("tmp/x"), file("home/y")])
+    rootfs = Rootfs((low, top))
+    trees = rootfs.trees()
+    assert len(trees) == 3
+    upper = store.new_upper(rootfs)
+    with overlay(trees, upper, tmp_path / "mnt") as root:
+        assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
+        assert (root / "tmp/x").exists() and (root / "home/y").exists()
+
+
+@as_root
+def test_the_root_directory_keeps_its_mode(store: LayerStore, tmp_path: Path) -> None:
+    rootfs = Rootfs((layer(store, [Entry("", "directory", 0o700, 5, 6), file("x")]),))
+    after = run(store, rootfs, tmp_path, ": > y")
+    assert changes(after) == [("y", "file")]
+    root = after.get("")
+    assert root is not None and (root.mode, root.uid) == (0o700, 5)
+
+
+@as_root
+def test_steps_outlive_the_process(store: LayerStore, base: Rootfs, tmp_path: Path) -> None:
+    after = run(store, base, tmp_path, "echo hello > h; rm -r data")
+    want = after.content_digest("")
+    id = after.layers[-1].id
+    later = new_store(store.state.root)
+    layers = [later.load(base.layers[0].id), later.load(id)]
+    assert all(layers)
+    assert Rootfs([each for each in layers if each]).content_digest("") == want
+    later.remove(id)
+    assert later.load(id) is None
+    assert not (store.state.trees / id.replace(":", "-")).exists()
+
+
+@as_root
+def test_discard_leaves_nothing(store: LayerStore, base: Rootfs) -> None:
+    upper = store.new_upper(base)
+    (upper.upper / "x").mkdir(mode=0)
+    store.discard(upper)
+    assert not list(store.state.temporary.iterdir())
+
+
+@as_root
+def test_hostile_layers_do_not_get_out(store: LayerStore, tmp_path: Path) -> None:
+    """Members under a symlink land inside the root, whatever the link says."""
+    import tarfile
+
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        link = tarfile.TarInfo("esc")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        archive.addfile(link)
+        evil = tarfile.TarInfo("esc/evil")
+        evil.size = 2
+        archive.addfile(evil, io.BytesIO(b"no"))
+        hard = tarfile.TarInfo("hard")
+        hard.type, hard.linkname = tarfile.LNKTYPE, "esc/evil"
+        archive.addfile(hard)
+    data = out.getvalue()
+    descriptor = store.content.push_bytes(data, "application/vnd.oci.image.layer.v1.tar")
+    tree = store.image_layer(descriptor, descriptor.digest, store.content).tree()
+    assert not list(outside.iterdir())
+    assert (tree / str(outside).lstrip("/") / "evil").read_bytes() == b"no"
+    assert (tree / "hard").read_bytes() == b"no"
+
+
+@as_root
+def test_broken_hardlinks_leave_no_tree(store: LayerStore) -> None:
+    made = layer(store, [Entry("h", "hardlink", link="none")])
+    with pytest.raises(PolyarchError) as caught:
+        made.tree()
+    assert caught.value.reason == "broken-hardlink"
+    assert store.existing_tree(made.id) is None and not list(store.state.temporary.iterdir())
+
+
+@as_root
+def test_sparse_files_stay_sparse(store: LayerStore, tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    with source.open("wb") as stream:
+        stream.seek(64 << 20)
+        stream.write(b"end")
+    done = subprocess.run(["tar", "-cS", "s"], cwd=tmp_path, capture_output=True, check=True)
+    descriptor = store.content.push_bytes(done.stdout, "application/vnd.oci.image.layer.v1.tar")
+    tree = store.image_layer(descriptor, descriptor.digest, store.content).tree()
+    assert (tree / "s").stat().st_size == (64 << 20) + 3
+    assert (tree / "s").stat().st_blocks < 4096
