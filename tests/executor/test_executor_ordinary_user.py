@@ -21,7 +21,7 @@ from polyarch.executor import syscalls
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UID = 54321
-TESTS = "process mounts lifecycle privilege emulation"
+TESTS = "process mounts lifecycle privilege emulation terminal"
 
 pytestmark = [
     pytest.mark.userns,

@@ -13,13 +13,13 @@ import struct
 
 from polyarch.executor import syscalls
 
-_MASKED = (
+MASKED = (
     "proc/acpi", "proc/asound", "proc/interrupts", "proc/kcore", "proc/keys", "proc/latency_stats",
     "proc/sched_debug", "proc/scsi", "proc/timer_list", "proc/timer_stats", "sys/firmware",
     "sys/devices/virtual/powercap", "sys/fs/cgroup", "sys/kernel/debug", "sys/kernel/tracing",
     "sys/kernel/security", "sys/fs/bpf",
 )  # fmt: skip
-_READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _SAFE = syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV
@@ -232,7 +232,7 @@ class Assembly:
 
     def mask(self) -> None:
         """Hide and protect what docker hides and protects of /proc and /sys."""
-        for name in _MASKED:
+        for name in MASKED:
             path = os.path.join(self.path, name)
             try:
                 directory = stat.S_ISDIR(os.lstat(path).st_mode)
@@ -242,7 +242,7 @@ class Assembly:
             if directory:
                 syscalls.mount_setattr(tree, _STRICT | syscalls.ATTR_RDONLY)
             self.attach(tree, path)
-        for name in _READ_ONLY:
+        for name in READ_ONLY:
             path = os.path.join(self.path, name)
             try:
                 tree = syscalls.open_tree(path)

@@ -16,7 +16,7 @@ import stat
 import struct
 from typing import Any
 
-from polyarch.executor import binfmt, capabilities, machines, seccomp, syscalls, wire
+from polyarch.executor import binfmt, bundle, capabilities, machines, seccomp, syscalls, wire
 from polyarch.executor.assembly import Assembly
 
 Step = dict[str, Any]
@@ -32,7 +32,13 @@ def main(step: Step, trees: dict[str, int], sock: socket.socket, files: list[int
     if os.read(wait, 1) != b"g":
         os._exit(_INTERNAL)  # the supervisor died before it could say so
     try:
-        assembly, terminal, master, keep = _prepare(step, trees)
+        terminal, master, keep = "", -1, -1
+        if step["runtime"]:
+            assembly = bundle.prepare(step, trees)
+            if step["terminal"]:
+                master, terminal = _outer_terminal()
+        else:
+            assembly, terminal, master, keep = _prepare(step, trees)
         if master >= 0:
             wire.report(sock, "terminal")
             wire.send_file(sock, master)
@@ -185,6 +191,14 @@ def _loopback() -> None:
         fcntl.ioctl(sock, 0x8914, request)  # SIOCSIFFLAGS
 
 
+def _outer_terminal() -> tuple[int, str]:
+    """A pseudo-terminal of the host's for a runtime, which makes the step's own."""
+    master, slave = os.openpty()
+    name = os.ttyname(slave)
+    os.close(slave)
+    return master, name
+
+
 # --- the process --------------------------------------------------------------------------------------------
 
 
@@ -197,6 +211,10 @@ def _process(step: Step, files: list[int], terminal: str) -> None:
     try:
         syscalls.close_range(3, 0xFFFF_FFFF)
         _default_signals()
+        if step["runtime"]:
+            command = bundle.command(step)
+            os.chdir("/")
+            os.execve(command[0], command, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
         _limits(step)
         _directory(str(step["directory"]))
         _identity(step)

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -91,6 +92,18 @@ class Sandbox:
         cancelled: Event,
     ) -> ExitStatus:
         """See ``Executor.run``."""
+        return self.run_step(process, root, mounts, output, cancelled, lambda step: None)
+
+    def run_step(
+        self,
+        process: Process,
+        root: RootFilesystem,
+        mounts: tuple[Mount, ...],
+        output: Output,
+        cancelled: Event,
+        adapt: Callable[[dict[str, Any]], None],
+    ) -> ExitStatus:
+        """``run``, with a last word on the step's description for another kind of executor."""
         if cancelled.is_set():
             raise CancelledError("the step was cancelled before it began", reason="cancelled")
         strategy = self._emulators.require(process.platform)
@@ -102,7 +115,9 @@ class Sandbox:
             "emulated": strategy.kind == "emulated",
             "identity_namespace": private and self._privileged,
             "emulators": list(self._emulators.registrations()) if private and self._privileged else [],
+            "runtime": None,
         }
+        adapt(step)
         helper = self._helper()
         if private and not self._privileged:
             self._register(helper, str(step["scratch"]))

@@ -16,7 +16,8 @@ _LOAD, _JUMP_EQUAL, _JUMP_ABOVE, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x25, 0x45, 0
 _NUMBER, _ARCHITECTURE, _ARGUMENT0, _ARGUMENT0_HIGH = 0, 4, 16, 20
 
 # CLONE_NEW* of user, mount, cgroup, uts, ipc, pid and network namespaces.
-_NAMESPACE_FLAGS = 0x7E02_0000
+NAMESPACES = (0x0002_0000, *(1 << bit for bit in range(25, 31)))
+_NAMESPACE_FLAGS = sum(NAMESPACES)
 
 # personality(2) values that change nothing dangerous: default, PER_LINUX32, UNAME26, both, "tell me".
 _PERSONALITIES = (0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
@@ -144,3 +145,8 @@ def program(machine: str | None = None) -> bytes:
             first,
         )
     )
+
+
+def refused_names() -> list[str]:
+    """The system calls that are refused whatever their arguments, by name (for an OCI runtime)."""
+    return sorted(set().union(*(table[1] for pair in _TABLES.values() for table in pair)))
