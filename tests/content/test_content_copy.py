@@ -1,6 +1,7 @@
 """Copying between stores, and walking what hangs together."""
 
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -185,6 +186,21 @@ def test_cancelling_stops_between_chunks() -> None:
     with pytest.raises(CancelledError):
         copy(source, target, root, cancelled=event, progress=lambda _d, _n: event.set())
     assert not target.exists(root.digest)
+
+
+def test_cancelling_does_not_wait_for_a_dead_connection() -> None:
+    class Dead(MemoryStore):
+        def push(self, source: BinaryIO, expected: Descriptor) -> None:
+            threading.Event().wait(60)
+
+    source = MemoryStore()
+    root = random_image(source, ARM64)
+    event = threading.Event()
+    threading.Timer(0.2, event.set).start()
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        copy(source, Dead(), root, cancelled=event)
+    assert time.monotonic() - started < 5
 
 
 def test_foreign_layers_stay_where_they_are() -> None:

@@ -11,10 +11,11 @@ Stores of our own accept that and ``walk(sparse=True)`` reads it; a registry mus
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import BinaryIO, Protocol, cast, runtime_checkable
 
 from polyarch.content.store import Store
@@ -28,6 +29,7 @@ from polyarch.oci.platform import Platform
 Progress = Callable[[Descriptor, int], None]
 _TRANSIENT = frozenset({"truncated", "registry-down", "rate-limited", "upload-interrupted"})
 _ATTEMPTS = 4
+_GRACE = 2.0  # seconds in which threads may end by themselves when the work is stopped
 
 
 @runtime_checkable
@@ -77,19 +79,61 @@ def copy(
     )
     plan = _Plan(source, target, platforms)
     plan.visit(root)
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="copy") as pool:
-        pending = [pool.submit(transfer.blob, blob) for blob in plan.blobs]
-        try:
-            for future in as_completed(pending):
-                future.result()
-        except BaseException:
-            transfer.stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    _spread(transfer.blob, plan.blobs, workers, transfer)
     for descriptor in plan.present:
         transfer.progress(descriptor, descriptor.size)
     for descriptor, data in plan.manifests:
         transfer.manifest(descriptor, data)
+
+
+def _spread(
+    work: Callable[[Descriptor], None], items: Sequence[Descriptor], workers: int, transfer: _Transfer
+) -> None:
+    """Do ``work`` for all ``items`` in a few threads; the first failure stops the others and is raised.
+
+    Not an executor of the standard library: that waits, even when the process ends, for a thread that hangs
+    in a dead connection, and Ctrl-C must not.
+    """
+    todo: SimpleQueue[Descriptor] = SimpleQueue()
+    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+    for item in items:
+        todo.put(item)
+
+    def run() -> None:
+        while not transfer.stop.is_set():
+            try:
+                work(todo.get_nowait())
+            except Empty:
+                return
+            except BaseException as error:
+                outcomes.put(error)
+            else:
+                outcomes.put(None)
+
+    count = min(max(1, workers), len(items))
+    threads = [Thread(target=run, name=f"copy-{number}", daemon=True) for number in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in items:
+            if outcome := _wait(outcomes, transfer.cancelled):
+                raise outcome
+    except BaseException:
+        transfer.stop.set()
+        end = time.monotonic() + _GRACE
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, end - time.monotonic()))
+        raise
+
+
+def _wait(outcomes: SimpleQueue[BaseException | None], cancelled: Event) -> BaseException | None:
+    while True:
+        try:
+            return outcomes.get(timeout=0.1)
+        except Empty:
+            if cancelled.is_set():
+                return CancelledError("the transfer was stopped", reason="cancelled")
 
 
 @dataclass
@@ -164,7 +208,6 @@ class _Transfer:
     cancelled: Event
     origins: Mapping[str, Collection[str]]
     stop: Event = field(default_factory=Event)
-    _lock: Lock = field(default_factory=Lock)
 
     def manifest(self, descriptor: Descriptor, data: bytes) -> None:
         self.check()

@@ -56,6 +56,11 @@ class State:
         return self.root / "uploads"
 
     @property
+    def locks(self) -> Path:
+        """Locks between processes; nothing in it matters when none runs."""
+        return self.root / "locks"
+
+    @property
     def builders(self) -> Path:
         return self.root / "builders"
 

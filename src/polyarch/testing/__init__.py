@@ -1,0 +1,1 @@
+"""What only tests import: contract suites, random images, and servers that fail on command."""
