@@ -205,6 +205,7 @@ def _options(request: BuildRequest) -> Options:
         build_args=request.build_args,
         labels=request.labels,
         contexts=request.contexts,
+        context=NamedContext("context", "local", _place(request)),
         network=request.network,
         hosts=request.hosts,
         shm_size=request.shm_size,
@@ -216,6 +217,12 @@ def _options(request: BuildRequest) -> Options:
         several_platforms=len(request.platforms) > 1
         or request.build_args.get("BUILDKIT_MULTI_PLATFORM", "") in ("1", "true"),
     )
+
+
+def _place(request: BuildRequest) -> str:
+    """What tells this build from others of the machine: where its context and Dockerfile are."""
+    context = request.context
+    return f"{Path(context).absolute() if Path(context).is_dir() else context} {request.dockerfile or ''}"
 
 
 def _surroundings(request: BuildRequest, context: MainContext, state: State) -> Surroundings:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from polyarch.errors import CancelledError, PolyarchError
 from polyarch.solver.cache import MemoryCache
 from polyarch.solver.events import VertexCompleted
+from polyarch.solver.locks import FileLocks
 from polyarch.solver.op import CacheKey, Identity, Input, Step
 from polyarch.solver.scheduler import Scheduler, Task
 
@@ -192,3 +194,33 @@ def test_a_preview_runs_nothing_but_sources() -> None:
     verdicts = [verdict for _, verdict in make(cache).preview(tasks, ["c"])]
     assert verdicts == ["source", "never built", "an input is made anew"]
     assert [op.runs for op in ops.values()] == [["a"], [], []]
+
+
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    """Two schedulers on one cache, as two processes have it: the second waits and takes the result."""
+    cache, store = MemoryCache(), {}
+    started, go = Event(), Event()
+
+    class Slow(Fake):
+        def run(self, inputs: Sequence[Input], step: Step) -> Any:
+            started.set()
+            go.wait(20)
+            return super().run(inputs, step)
+
+    ops = [Slow("a", store, exclusive=True), Slow("a", store, exclusive=True)]
+    results: list[Any] = []
+
+    def build(op: Fake) -> None:
+        scheduler = Scheduler(cache, lambda event: None, Event(), locks=FileLocks(tmp_path / "locks"))
+        results.append(scheduler.solve([Task(Node("a"), op, "a")], ["a"]))
+
+    threads = [threading.Thread(target=build, args=(op,)) for op in ops]
+    threads[0].start()
+    started.wait(20)
+    threads[1].start()
+    time.sleep(0.2)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert results == [{"a": "a[]"}] * 2
+    assert [op.runs for op in ops] == [["a"], []]

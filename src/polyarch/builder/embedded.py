@@ -29,6 +29,7 @@ from polyarch.proof.bases import LAYOUT, LOCAL
 from polyarch.registry.client import Client
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, ignore
+from polyarch.solver.locks import FileLocks
 from polyarch.solver.scheduler import Scheduler, Task
 
 
@@ -84,7 +85,9 @@ class EmbeddedNode:
     def solve(
         self, graph: Graph, wanted: Sequence[str], events: EventSink, cancelled: Event
     ) -> Mapping[str, Rootfs]:
-        scheduler = Scheduler(self._cache, events, cancelled, processes=max(4, os.cpu_count() or 1))
+        locks = FileLocks(self.state.locks)
+        processes = max(4, os.cpu_count() or 1)
+        scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
         results = scheduler.solve(self._tasks(graph), wanted)
         found: dict[str, Rootfs] = {}
         for digest, result in results.items():

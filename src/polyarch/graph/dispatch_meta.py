@@ -11,7 +11,7 @@ def step_meta(name: str, state: StageState, instruction: Instruction, plan: Stag
     """The meta of the current step of ``state``."""
     return VertexMeta(
         name=name,
-        slot=f"{state.label} {state.step} {state.platform}",
+        slot=f"{plan.options.context.value} {state.label} {state.step} {state.platform}",
         location=instruction.location,
         platform=state.platform,
         ignore_cache=state.ignore_cache,

@@ -8,8 +8,9 @@ are gone, the input is run again; nothing else is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Event, RLock
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from polyarch.errors import CancelledError, PolyarchError
 from polyarch.solver.cache import CacheStore
 from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted
+from polyarch.solver.locks import FileLocks
 from polyarch.solver.op import CacheKey, Identity, Op, Step
 
 
@@ -74,14 +76,14 @@ class Scheduler:
         *,
         workers: int = 16,
         processes: int = 4,
-        lock: Callable[[str], Any] | None = None,
+        locks: FileLocks | None = None,
     ) -> None:
         self._cache = cache
         self._events = events
         self._cancelled = cancelled
         self._workers = workers
         self._processes = BoundedSemaphore(processes)
-        self._lock = lock
+        self._locks = locks
 
     def solve(self, tasks: Sequence[Task], wanted: Sequence[str]) -> Mapping[str, Any]:
         """The results of ``wanted`` (digests), with their bytes within reach.
@@ -188,9 +190,7 @@ class Scheduler:
                 self.execute(outcome, self._explain(outcome))
                 self._remember_parts(outcome)
                 return
-            now = time.time()
-            self._events(VertexStarted(task.node.digest, task.name, now))
-            self._events(VertexCompleted(task.node.digest, task.name, now, cached=True))
+            self._announce_cached(task)
             self._remember_parts(outcome)
 
     def _find(self, outcome: _Outcome) -> bool:
@@ -215,10 +215,30 @@ class Scheduler:
         if task.op.exclusive:
             for entry in outcome.inputs:  # waiting for bytes must not hold one of the few places
                 entry.result()
-            with self._processes:
-                self._run(outcome, reason)
+            self._run_alone(outcome, reason)
         else:
             self._run(outcome, reason)
+
+    def _run_alone(self, outcome: _Outcome, reason: str) -> None:
+        """Run a process, unless another process on this store is running the same: then take its result."""
+        task = outcome.task
+        with ExitStack() as stack:
+            if self._locks is not None and outcome.keys and not task.fresh:
+                waited = stack.enter_context(self._locks.hold(outcome.keys[0].value, self._cancelled))
+                record = self._cache.get(outcome.keys[0].value) if waited else None
+                value = task.op.restore(record, outcome.inputs) if record is not None else None
+                if record is not None and value is not None:
+                    outcome.record, outcome.value = record, value
+                    outcome.identity = task.op.identity(record, outcome.inputs)
+                    self._announce_cached(task)
+                    return
+            stack.enter_context(self._processes)
+            self._run(outcome, reason)
+
+    def _announce_cached(self, task: Task) -> None:
+        now = time.time()
+        self._events(VertexStarted(task.node.digest, task.name, now))
+        self._events(VertexCompleted(task.node.digest, task.name, now, cached=True))
 
     def _run(self, outcome: _Outcome, reason: str) -> None:
         task = outcome.task
