@@ -7,6 +7,8 @@ import os
 import sqlite3
 import stat
 import subprocess
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +17,17 @@ from threading import Thread
 import pytest
 from layer_fixtures import file, layer, listing, new_store
 
+from polyarch.content.layout import Layout
 from polyarch.content.memory import MemoryStore
+from polyarch.content.state import State
 from polyarch.errors import ContentError, NotFoundError, PolyarchError, UnsupportedError
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.layer import Compression
+from polyarch.layer.pipes import memory_file
 from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.scan import receive
 from polyarch.layer.store import LayerStore, Upper
+from polyarch.layer.toc import canonical
 from polyarch.oci.descriptor import Descriptor
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to others needs root")
@@ -118,14 +125,61 @@ def test_umask_and_default_acls_change_nothing(store: LayerStore) -> None:
     assert tree.stat().st_mode & 0o777 == 0o755
 
 
-def test_what_needs_owners_says_so(store: LayerStore, tmp_path: Path) -> None:
-    """As an ordinary user: blobs are fine, a tree of other people's files is not."""
-    if os.geteuid() == 0:
-        pytest.skip("this is root")
-    made = layer(store, entries(), CONTENTS)
-    assert made.blob(Compression()).descriptor.size
-    with pytest.raises(UnsupportedError):
-        made.tree()
+def test_an_ordinary_user_makes_blobs_but_no_trees_of_others(tmp_path: Path) -> None:
+    """Blobs need no privilege at all; giving files to others does, and says so."""
+    layer(new_store(tmp_path / "warm"), entries(), CONTENTS).blob(Compression("zstd"))  # imports, as root may
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o777)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                if os.geteuid() == 0:
+                    os.setgroups([])
+                    os.setgid(65534)
+                    os.setuid(65534)
+                made = layer(new_store(Path(folder) / "state"), entries(), CONTENTS)
+                size = made.blob(Compression("zstd")).descriptor.size
+                try:
+                    made.tree()
+                except UnsupportedError as error:
+                    left = list((Path(folder) / "state/tmp").iterdir())
+                    status = 0 if size and error.reason == "unmapped-owner" and not left else 2
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.userns
+def test_trees_in_a_user_namespace_are_the_same_layers(store: LayerStore, tmp_path: Path) -> None:
+    """Owners, capabilities, whiteouts and opaque marks survive the way through the namespace's ids."""
+    from polyarch.executor.sandbox import Sandbox
+
+    state = State(tmp_path / "namespaced")
+    given = [*entries(), Entry("o", "directory", 0o750), Entry("o", "opaque", 0)]
+    want = layer(store, given, CONTENTS).blob(Compression())
+    with Sandbox.start(state, privileged=False) as sandbox:
+        content = Layout(state.content)
+        other = LayerStore(state, content, sandbox.privilege)
+        made = other.image_layer(want.descriptor, want.diff_id, store.content)
+        try:
+            tree = made.tree()
+        except UnsupportedError as error:
+            pytest.skip(f"no subordinate ids here: {error.summary}")
+        expected = made.toc()
+        with memory_file() as out:
+            sandbox.privilege.call("polyarch.layer.scan:scan", str(tree), files=[out.fileno()])
+            found = receive(out.fileno())
+        assert canonical(other.describe_in(tree, [e for e in found.entries if e.type == "file"])) == Toc(
+            tuple(e for e in expected.entries if e.type == "file")
+        )
+        again = [e for e in canonical(found.entries).entries if e.type not in ("file", "directory")]
+        kept = [e for e in expected.entries if e.type not in ("file", "directory")]
+        assert again == kept
+        other.remove(made.id)
+        assert not list(state.trees.iterdir()) and not list(state.temporary.iterdir())
 
 
 def test_changed_source_leaves_nothing(store: LayerStore) -> None:

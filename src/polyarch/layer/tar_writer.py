@@ -68,7 +68,7 @@ def header(entry: Entry) -> bytes:
         entry.mtime_ns // NANOSECONDS,
         link=entry.link if entry.type in ("symlink", "hardlink") else "",
         device=(entry.major, entry.minor) if entry.type in ("character", "block") else None,
-        xattrs=entry.xattrs,
+        xattrs=entry.xattrs if entry.type != "hardlink" else None,
     )
 
 

@@ -26,7 +26,7 @@ def canonical(entries: Iterable[Entry]) -> Toc:
     """The entries in canonical order. Each path must be there once (ContentError).
 
     Of files that are hardlinks of each other the first becomes the file and the others its links, so that in
-    a tar no link precedes what it links to.
+    a tar no link precedes what it links to; and all say the same of owner, mode and times, as they must.
     """
     ordered = sorted(entries, key=order)
     if any(entry.type == "hardlink" for entry in ordered):
@@ -47,14 +47,33 @@ def _turned(ordered: list[Entry]) -> list[Entry]:
             continue
         target = heirs.get(entry.link, entry.link)
         if target != entry.link:
-            ordered[number] = msgspec.structs.replace(entry, link=target)
+            ordered[number] = _linked(entry, ordered[places[target]])
             continue
         place = places.get(target, -1)
+        if 0 <= place < number and ordered[place].type not in ("hardlink", "directory"):
+            ordered[number] = _linked(entry, ordered[place])
         if place > number and ordered[place].type not in ("hardlink", "directory"):
             heirs[target] = entry.path
+            places[entry.path] = number
             ordered[number] = msgspec.structs.replace(ordered[place], path=entry.path)
-            ordered[place] = msgspec.structs.replace(entry, path=target, link=entry.path)
+            ordered[place] = _linked(msgspec.structs.replace(entry, path=target), ordered[number])
     return ordered
+
+
+def _linked(entry: Entry, target: Entry) -> Entry:
+    return Entry(
+        entry.path,
+        "hardlink",
+        target.mode,
+        target.uid,
+        target.gid,
+        0,
+        target.mtime_ns,
+        target.path,
+        0,
+        0,
+        target.xattrs,
+    )
 
 
 def whole_seconds(time_ns: int) -> int:
