@@ -33,6 +33,7 @@ def describe(process: Process, root: RootFilesystem, mounts: tuple[Mount, ...]) 
         "insecure": process.security == "insecure",
         "hostname": process.hostname[:64],
         "shm_size": process.shm_size,
+        "limits": list(process.limits),
         "read_only": process.read_only,
         "terminal": process.terminal,
         "stdin": process.stdin is not None and not process.terminal,

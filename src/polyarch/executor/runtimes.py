@@ -150,6 +150,10 @@ def config(step: dict[str, Any], name: str) -> dict[str, Any]:
             "cwd": step["directory"],
             "capabilities": {"bounding": names, "effective": held, "permitted": held},
             "noNewPrivileges": False,
+            "rlimits": [
+                {"type": f"RLIMIT_{name.upper()}", "soft": soft & _UNLIMITED, "hard": hard & _UNLIMITED}
+                for name, soft, hard in step["limits"]
+            ],
         },
         "root": {"path": f"{step['scratch']}/root", "readonly": step["read_only"]},
         "hostname": step["hostname"],
@@ -158,6 +162,7 @@ def config(step: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+_UNLIMITED = (1 << 64) - 1  # what -1 is to a runtime
 _ALLOWED_DEVICES = [
     {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
     for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1))

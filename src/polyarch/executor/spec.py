@@ -97,6 +97,7 @@ class Process:
     hostname: str = "buildkitsandbox"
     hosts: tuple[tuple[str, str], ...] = ()  # (name, address) for /etc/hosts
     shm_size: int = 64 << 20
+    limits: tuple[tuple[str, int, int], ...] = ()  # (name as ulimits have it: nofile, soft, hard); -1: none
     read_only: bool = False
     terminal: bool = False
     stdin: int | None = None

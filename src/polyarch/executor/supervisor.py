@@ -6,6 +6,7 @@ clones the step's first process into new namespaces, and kills it when the reque
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 from polyarch.executor import inside, syscalls, wire
 
 Step = dict[str, Any]
+Options = list[tuple[str, str | None]]
 
 _PAGE = 4096
 
@@ -161,47 +163,57 @@ def overlay(lowers: list[str], upper: str, work: str, attributes: int = 0, *, us
 
     Layers are given by descriptor: an option's value ends at 255 bytes, and mount tables show no host path.
     """
-    opened: list[int] = []
-
-    def name(path: str) -> str:
-        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        return f"/proc/self/fd/{opened[-1]}"
-
-    extra: list[tuple[str, str | None]] = [("index", "off"), ("xino", "off")]
+    options: Options = [("index", "off"), ("xino", "off")]
     if userxattr:
-        extra.append(("userxattr", None))
+        options.append(("userxattr", None))
     else:
-        extra += [("redirect_dir", "nofollow"), ("metacopy", "off")]
+        options += [("redirect_dir", "nofollow"), ("metacopy", "off")]
+    folders = [upper, work] if upper else []
     try:
-        above = [("upperdir", name(upper)), ("workdir", name(work))] if upper else []
-        below = [name(path) for path in reversed(lowers)]
-        try:
-            return syscalls.new_mount(
-                "overlay", [*(("lowerdir+", path) for path in below), *above, *extra], attributes
-            )
-        except OSError as error:
-            if error.errno != 22 or "lowerdir+" not in str(error):
-                raise
-            tree = _overlay_before_6_8(below, above, extra)
-            syscalls.mount_setattr(tree, attributes)
-            return tree
-    finally:
-        wire.close_all(opened)
+        with _Opened([*folders, *reversed(lowers)]) as names:
+            above: Options = list(zip(("upperdir", "workdir"), names, strict=False)) if upper else []
+            below: Options = [("lowerdir+", name) for name in names[len(folders) :]]
+            return syscalls.new_mount("overlay", [*below, *above, *options], attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL or "lowerdir+" not in str(error):
+            raise
+    tree = _overlay_before_6_8(lowers, folders, options)
+    syscalls.mount_setattr(tree, attributes)
+    return tree
 
 
-def _overlay_before_6_8(
-    below: list[str], above: list[tuple[str, str]], extra: list[tuple[str, str | None]]
-) -> int:
+class _Opened:
+    """Directories by names of 20 bytes at most: descriptors, open meanwhile."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._descriptors: list[int] = []
+        self._paths = paths
+
+    def __enter__(self) -> list[str]:
+        for path in self._paths:
+            self._descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return [f"/proc/self/fd/{descriptor}" for descriptor in self._descriptors]
+
+    def __exit__(self, *_: object) -> None:
+        wire.close_all(self._descriptors)
+
+
+def _overlay_before_6_8(lowers: list[str], folders: list[str], options: Options) -> int:
     """The same through mount(2), whose options end at one page: about 200 layers."""
-    pairs = [("lowerdir", ":".join(below)), *above, *extra]
-    options = ",".join(key if value is None else f"{key}={value}" for key, value in pairs)
-    if len(options) >= _PAGE:
-        raise OSError(
-            7, f"{len(below)} layers are more than this kernel's mount(2) takes (Linux 6.8 takes 500)"
-        )
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    syscalls.mount("overlay", "/proc", "overlay", 0, options)
+    # Opened only now: layers must be seen through this mount namespace.
+    with _Opened([*folders, *reversed(lowers)]) as names:
+        pairs: Options = [("lowerdir", ":".join(names[len(folders) :])), *options]
+        if folders:
+            pairs += list(zip(("upperdir", "workdir"), names, strict=False))
+        text = ",".join(key if value is None else f"{key}={value}" for key, value in pairs)
+        if len(text) >= _PAGE:
+            raise OSError(
+                errno.E2BIG,
+                f"{len(lowers)} layers are more than this kernel's mount(2) takes (Linux 6.8: 500)",
+            )
+        syscalls.mount("overlay", "/proc", "overlay", 0, text)
     tree = syscalls.open_tree("/proc")
     syscalls.umount("/proc", syscalls.MNT_DETACH)
     return tree
