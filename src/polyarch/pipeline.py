@@ -63,7 +63,7 @@ class BuildRequest:
     network: str = "default"
     hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
-    ulimits: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int, int], ...] = ()
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False
@@ -209,7 +209,7 @@ def _options(request: BuildRequest) -> Options:
         network=request.network,
         hosts=request.hosts,
         shm_size=request.shm_size,
-        ulimits=request.ulimits,
+        limits=request.limits,
         hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         no_cache=request.no_cache,
         no_cache_stages=request.no_cache_stages,

@@ -140,7 +140,7 @@ def _request(options: dict[str, Any]) -> BuildRequest:
         network=options["network"],
         hosts=values.hosts(options["hosts"]),
         shm_size=values.size("--shm-size", options["shm_size"]) if options["shm_size"] else 0,
-        ulimits=options["ulimits"],
+        limits=values.limits(options["ulimits"]),
         no_cache=options["no_cache"],
         no_cache_stages=frozenset(
             name.lower() for text in options["no_cache_filter"] for name in text.split(",")

@@ -140,3 +140,29 @@ def size(option: str, text: str) -> int:
     if not match:
         raise UsageError(f"{option}: {text!r} is not a size", hint="such as 64m", reason="invalid-size")
     return int(float(match[1]) * _UNITS.get(match[2] or "b", 1))
+
+
+def limits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
+    """``NAME=SOFT[:HARD]`` as docker's ``--ulimit``; -1 is no limit."""
+    import resource
+
+    known = {name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")}
+    found = []
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        soft, colon, hard = rest.partition(":")
+        if not equals or name not in known:
+            raise UsageError(
+                f"--ulimit {text!r}: there is no limit {name!r}", hint=", ".join(sorted(known)), reason="ulimit"
+            )
+        try:
+            low = int(soft)
+            high = int(hard) if colon else low
+        except ValueError:
+            raise UsageError(
+                f"--ulimit {text!r} is not NAME=SOFT[:HARD]", hint="such as nofile=1024:2048", reason="ulimit"
+            ) from None
+        if high != -1 and (low > high or low == -1):
+            raise UsageError(f"--ulimit {text!r}: the soft limit is above the hard one", reason="ulimit")
+        found.append((name, low, high))
+    return tuple(found)

@@ -51,7 +51,7 @@ def run_vertex(
         hosts=options.hosts,
         hostname=options.hostname,
         shm_size=options.shm_size,
-        ulimits=options.ulimits,
+        limits=options.limits,
     )
     state.vertex = graph.add(Vertex(op, tuple(inputs)), step_meta(name, state, instruction, plan))
     image.commit(f"RUN {_history(arguments, state)}", layer=True, marked=True)

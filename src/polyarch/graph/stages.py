@@ -51,7 +51,7 @@ class Options:
     hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     shm_size: int = 0
-    ulimits: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int, int], ...] = ()
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     epoch: int | None = None

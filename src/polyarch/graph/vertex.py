@@ -139,7 +139,7 @@ class ExecOp(Operation, frozen=True, kw_only=True):
     hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     shm_size: int = 0
-    ulimits: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int, int], ...] = ()
 
 
 AnyOp = ImageOp | LocalOp | HttpOp | GitOp | InlineOp | FileOp | MergeOp | ExecOp

@@ -120,6 +120,7 @@ class ExecOperation:
             hostname=op.hostname or "buildkitsandbox",
             hosts=op.hosts,
             shm_size=op.shm_size or 64 << 20,
+            limits=op.limits,
         )
 
     def _failure(self, code: int, output: _Output, *, emulator_crashed: bool) -> StepError:
