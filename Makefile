@@ -40,6 +40,7 @@ bench: install ## side by side with the other builders; see bench/README.md
 
 docs: $(STAMP) ## docs/cli.md from the command line itself, and the README's picture
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/make_picture.py
 
 clean: ## everything that can be made again, but for .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """Draws docs/demo.svg: what a real run of the commands in the README printed.
 
-    python scripts/make_picture.py        runs them, with the bases and the state of `make demo`
+    python scripts/make_picture.py        runs them from nothing, but for packages `make demo` fetched
 
 Nothing is made up: every line is the program's. Only the colours of the prompt are added.
 """
@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
-STATE = Path(os.environ.get("DEMO_ROOT", ROOT / "build" / "demo")) / "state"
+DEMO = Path(os.environ.get("DEMO_ROOT", ROOT / "build" / "demo"))
+STATE = DEMO / "picture"
 TARGET = ROOT / "docs" / "demo.svg"
 WIDTH = 120
 PORT = 5078
@@ -33,7 +35,6 @@ COMMANDS = (
     " --include python3 --scripts skip",
     f"polyarch build --platform linux/amd64,linux/arm64 -t {IMAGE} --push --build-arg PYTHON=base/python"
     " examples/python-emulated",
-    f"polyarch imagetools inspect --remote {IMAGE}",
     f"polyarch run --platform linux/amd64 {IMAGE}",
     f"polyarch run --platform linux/arm64 {IMAGE}",
 )
@@ -99,6 +100,10 @@ def settled(text: str) -> list[str]:
 
 def main() -> int:
     """Run the commands and draw what they printed."""
+    shutil.rmtree(STATE, ignore_errors=True)
+    STATE.mkdir(parents=True)
+    if (DEMO / "state" / "base").is_dir():
+        (STATE / "base").symlink_to(DEMO / "state" / "base")
     binaries = ROOT / ".venv" / "bin"
     environment = {
         **os.environ,
@@ -108,7 +113,7 @@ def main() -> int:
         "COLUMNS": str(WIDTH),
     }
     registry = subprocess.Popen(
-        ["polyarch", "serve", "--root", str(STATE / "picture"), "--listen", f"127.0.0.1:{PORT}"],
+        ["polyarch", "serve", "--root", str(STATE / "registry"), "--listen", f"127.0.0.1:{PORT}"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
