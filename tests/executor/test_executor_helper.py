@@ -27,6 +27,18 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def with_steps(helper: int) -> list[int]:
+    """The helper's children that have grandchildren: a step before may still be on its way out."""
+    found = []
+    for pid in children(helper):
+        try:
+            if any(children(first) for first in children(pid)):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
 @pytest.fixture
 def own(busybox_root, tmp_path, emulators):
     """A sandbox of one test's own, the pid of its helper, and how to run a command in it."""
@@ -56,7 +68,7 @@ def test_its_death_ends_the_step(own, victim):
     thread = threading.Thread(target=step)
     thread.start()
     deadline = time.monotonic() + 20
-    while not (supervisors := children(helper)) and time.monotonic() < deadline:
+    while not (supervisors := with_steps(helper)) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.3)
     os.kill(helper if victim == "helper" else supervisors[0], signal.SIGKILL)
