@@ -194,7 +194,9 @@ class _Walker:
         reading = reader.read(instruction)
         if reader.scope.complete and not isinstance(instruction, Expose):
             for name in reading.missed:
-                message = f"${name} is not defined here" + _near(name, reader.scope.environment)
+                message = f"${name} is not defined here" + _near(
+                    name, {*reader.scope.environment, *reader.scope.declared}
+                )
                 self.context.report("UndefinedVar", message, node, None)
         if reading.expanded:
             self._content(node, reading, reader.scope)

@@ -22,8 +22,12 @@ def _node(node: Node, escape: str, *, at_end: bool) -> list[str]:
     line = node.original
     if line[:1] in SPACES:  # also when empty: white space at the start survives only behind a continuation
         out.append(f"{escape}\n")
-    # A carriage return at the end would be taken for part of the line break, but not before a continuation.
-    out.append(line + (escape if at_end and line.endswith("\r") and not node.heredocs else "") + "\n")
+    # The last line of a file may end in a continuation of nothing. Then what stands before it may look like
+    # the end of a line, like another continuation, or like an empty line.
+    unfinished = at_end and (
+        line.endswith("\r") or not line.strip(SPACES) or line.rstrip(" \t").endswith(escape)
+    )
+    out.append(line + (escape if unfinished and line[-1:] != escape else "") + "\n")
     for heredoc in node.heredocs:
         out.append(f"{heredoc.content}{heredoc.name}\n")
     return out

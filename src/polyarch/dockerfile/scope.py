@@ -186,9 +186,8 @@ class Reader:
         variables = Variables(self.scope.environment, self._escape)
         try:
             instruction = expand_with(instruction, variables)
-        except DockerfileError:
-            # Without the base image's variables nothing can be said of "${v:?}" and its like.
-            if self.scope.complete or not variables.missed:
+        except DockerfileError as error:
+            if self.scope.complete or not _may_be_mended(error, variables):
                 raise
             return Reading(instruction, (), False)
         match instruction:
@@ -216,8 +215,8 @@ class Reader:
         single = Arg(instruction.location, instruction.original, (definition,))
         try:
             expanded = expand_with(single, variables)
-        except DockerfileError:
-            if self.scope.complete:
+        except DockerfileError as error:
+            if self.scope.complete or not _may_be_mended(error, variables):
                 raise
             return None
         missed += self._undeclared(variables.missed)
@@ -227,6 +226,11 @@ class Reader:
     def _undeclared(self, names: Sequence[str]) -> tuple[str, ...]:
         declared = set(self.scope.declared)
         return tuple(name for name in names if name not in declared and name not in CONTROL_ARGUMENTS)
+
+
+def _may_be_mended(error: DockerfileError, variables: Variables) -> bool:
+    """Whether the variables of a base image that is not known could make the error go away."""
+    return error.reason == "unset-variable" or (error.reason != "bad-substitution" and bool(variables.missed))
 
 
 def triggers(stage: Stage) -> Iterator[str]:

@@ -55,7 +55,8 @@ def expand(word: str, env: Mapping[str, str], *, escape: str = "\\") -> str:
     >>> expand('"$greeting", ${name:-world}', {"greeting": "hello"})
     'hello, world'
 
-    DockerfileError (without a location) for a bad substitution or a quote that is never closed.
+    DockerfileError (without a location) for a bad substitution or a quote that is never closed (reason
+    ``bad-substitution``), and for ``${name:?word}`` without a value (``unset-variable``).
     """
     return process(word, env, Style(escape)).text
 
@@ -81,15 +82,23 @@ def process(word: str, env: Mapping[str, str], style: Style) -> Expansion:
         text, words = lexer.read("", keep_escapes=style.keep_escapes)
     except _Stop as stop:
         raise DockerfileError(
-            f"cannot expand {word[:300]!r}: {stop}", hint=stop.hint, reason="bad-substitution"
+            f"cannot expand {word[:300]!r}: {stop}", hint=stop.hint, reason=stop.reason
         ) from None
     return Expansion(text, tuple(words), frozenset(lexer.used), frozenset(lexer.unmatched))
 
 
 class _Stop(Exception):
+    reason = "bad-substitution"
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class _Unset(_Stop):
+    """``${name:?word}`` of a variable without a value."""
+
+    reason = "unset-variable"
 
 
 class _MissingEnd(_Stop):
@@ -272,7 +281,7 @@ class _Lexer:
             case "?":
                 if missing:
                     state = "unset" if value is None else "empty"
-                    raise _Stop(f"{name}: {word or f'is not allowed to be {state}'}", f"give {name} a value")
+                    raise _Unset(f"{name}: {word or f'is not allowed to be {state}'}", f"give {name} a value")
                 return value or ""
         longest = word.startswith(operator)
         cut = patterns.without_prefix if operator == "#" else patterns.without_suffix
