@@ -83,7 +83,9 @@ class Canvas:
     def put(self, entry: Entry, opener: Opener | None = None) -> None:
         """Place an entry, replacing what is there. Its parent must be a directory."""
         if entry.type != "directory":
-            self._forget_below(entry.path)
+            existing = self.get(entry.path)
+            if existing is not None and existing.type == "directory":
+                self._forget_below(entry.path)
         self._entries[entry.path] = entry
         self._openers.pop(entry.path, None)
         if opener is not None:
