@@ -127,7 +127,7 @@ def _cleared(value: Any, case: Case, world: World, word: str) -> Any:
 
 
 def _arguments(case: Case, world: World, word: str, folder: Path) -> list[str]:
-    words: list[str] = []
+    words: list[str] = ["--no-cache"] if case.times else []  # content decides a cache hit, times do not
     if case.file != "Dockerfile":
         words += ["-f", case.file]
     for name, value in case.args.items():
