@@ -132,9 +132,9 @@ class DirectoryContext(IndexedLayer):
         """See ``IndexedLayer.describe``: reads what the index does not know, with several threads."""
         self.toc()
         with self._lock:
-            missing = [e for e in entries if not e.digest and e.path not in self._known]
+            missing = {e.path: e for e in entries if not e.digest and e.path not in self._known}
             if missing:
-                self._read(missing)
+                self._read(list(missing.values()))
             return [e if e.digest else self._known[e.path] for e in entries]
 
     def _read(self, missing: list[Entry]) -> None:

@@ -263,10 +263,10 @@ def _remove_links(target: Path) -> None:
 
 
 def _set_times(target: Path, seconds: int) -> None:
-    for folder, _, files in os.walk(target, topdown=False):
-        for name in files:
+    for folder, folders, files in os.walk(target, topdown=False):
+        for name in (*files, *folders):
             os.utime(os.path.join(folder, name), (seconds, seconds), follow_symlinks=False)
-        os.utime(folder, (seconds, seconds), follow_symlinks=False)
+    os.utime(target, (seconds, seconds))
 
 
 def _unreachable(wanted: GitUrl, error: PolyarchError) -> PolyarchError:

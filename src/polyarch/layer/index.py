@@ -107,7 +107,11 @@ class IndexedLayer:
 
     def describe(self, entries: Sequence[Entry]) -> list[Entry]:
         """The same regular files with ``digest`` and ``machine`` filled in, in the same order."""
-        return [entry if entry.digest else described(entry, self.open) for entry in entries]
+        found: dict[str, Entry] = {}
+        for entry in entries:
+            if entry.path not in found:
+                found[entry.path] = entry if entry.digest else described(entry, self.open)
+        return [found[entry.path] for entry in entries]
 
 
 def described(entry: Entry, source: Callable[[Entry], BinaryIO]) -> Entry:

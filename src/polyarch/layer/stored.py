@@ -104,7 +104,7 @@ class StoredLayer(IndexedLayer):
         with self._lock:
             now = self.index().entries  # an older index, which the caller may have, knows less
             entries = [now.get(entry.path, entry) for entry in entries]
-            missing = [entry for entry in entries if not entry.digest]
+            missing = list({entry.path: entry for entry in entries if not entry.digest}.values())
             if not missing:
                 return entries
             tree = self._store.existing_tree(self._id)
