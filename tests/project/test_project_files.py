@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from polyarch.base import host_sources
+
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "deb.debian.org",
@@ -26,12 +28,14 @@ def tracked() -> list[Path]:
 
 
 def mirrors() -> set[str]:
-    """The hosts this machine's apt downloads from, but for those everybody knows."""
-    found: set[str] = set()
-    folder = Path("/etc/apt")
-    for path in [folder / "sources.list", *folder.glob("sources.list.d/*"), *folder.glob("apt.conf.d/*")]:
-        if path.is_file():
-            found |= set(re.findall(r"https?://(?:[^/@\s\"]*@)?([\w.-]+)", path.read_text(errors="replace")))
+    """The hosts this machine's apt downloads from or through, but for those everybody knows."""
+    texts = [entry.uri for entry in host_sources.read()]
+    try:
+        dump = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=False)
+        texts += [line for line in dump.stdout.splitlines() if "proxy" in line.lower()]
+    except FileNotFoundError:
+        pass  # no apt, no mirrors
+    found = {host for text in texts for host in re.findall(r"https?://(?:[^/@\s\"]*@)?([\w.-]+)", text)}
     return {host for host in found if "." in host} - PUBLIC
 
 
