@@ -15,7 +15,7 @@ from pathlib import Path
 FOLDERS = ("src", "scripts", "tests", "bench")
 MAX_FILE = 500
 MAX_FUNCTION = 80
-VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+VAGUE_NAMES = {"utils", "util", "helpers", "common", "manager", "misc"}
 
 
 def complaints(path: Path) -> Iterator[str]:
