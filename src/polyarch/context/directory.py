@@ -6,14 +6,14 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import msgspec
 
-from polyarch.context.index import ContentIndex, Known, Stamp
+from polyarch.context.index import INODES, ContentIndex, Known, Row, Stamp
 from polyarch.errors import ContentError, NotFoundError, PolyarchError
 from polyarch.layer.compress import workers
 from polyarch.layer.entry import Entry, Toc
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _BATCH = 64  # files hashed by one task
+_NO_XATTRS: dict[str, bytes] = {}
 _STALE = 1000  # forgotten files in the index before it is worth a write
 
 
@@ -79,7 +80,8 @@ class DirectoryContext(IndexedLayer):
         self._id = ""
         self._stamps: dict[str, Stamp] = {}  # of files whose digest the index does not know
         self._known: dict[str, Entry] = {}  # what describe has found
-        self._gone: list[str] = []
+        self._facts: list[tuple[object, ...]] = []
+        self._known_paths: Collection[str] = ()  # what the index knows of
         self._folders: Folders | None = None
 
     def __del__(self) -> None:
@@ -100,6 +102,9 @@ class DirectoryContext(IndexedLayer):
     def id(self) -> str:
         """Names what the files' stats say, without reading any."""
         self.toc()
+        if not self._id:
+            facts = repr(self._facts).encode("utf-8", "backslashreplace")
+            self._id = "context:sha256:" + hashlib.sha256(facts).hexdigest()
         return self._id
 
     def toc(self) -> Toc:
@@ -110,8 +115,8 @@ class DirectoryContext(IndexedLayer):
                 walk = _Walk(self.path, self._matcher, known)
                 self._toc = Toc(tuple(walk.run()))
                 self._stamps = walk.stamps
-                self._gone = walk.gone()
-                self._id = "context:" + walk.digest()
+                self._facts = walk.facts
+                self._known_paths = known.keys()
             return self._toc
 
     def open(self, entry: Entry) -> BinaryIO:
@@ -147,8 +152,14 @@ class DirectoryContext(IndexedLayer):
                     self._known[entry.path] = entry
                     fresh.append((entry.path, Known(self._stamps[entry.path], entry.digest, entry.machine)))
         if self._content is not None:
-            gone = self._gone if len(self._gone) > _STALE else ()
-            self._content.record(self.path, fresh, gone=gone, now_ns=started)
+            self._content.record(self.path, fresh, gone=self._gone(), now_ns=started)
+
+    def _gone(self) -> list[str]:
+        """What the index knows of and is no more, once it is worth forgetting."""
+        if len(self._known_paths) < len(self.toc().entries) + _STALE:
+            return []
+        here = {entry.path for entry in self.toc().entries}
+        return [path for path in self._known_paths if path not in here]
 
     def _hash(self, batch: list[Entry]) -> list[Entry]:
         found = []
@@ -205,15 +216,13 @@ class _Walk:
         self,
         root: Path,
         matcher: Ignored | None,
-        known: dict[str, tuple[int, int, int, int, str, str]],
+        known: dict[str, Row],
     ) -> None:
         self._root = str(root)
         self._matcher = matcher
         self._known = known
         self._inodes: dict[tuple[int, int], str] = {}
-        self._hash = hashlib.sha256()
-        self._seen = 0
-        self._files: set[str] = set()
+        self.facts: list[tuple[object, ...]] = []  # what names this state of the folder
         self.stamps: dict[str, Stamp] = {}
 
     def run(self) -> Iterator[Entry]:
@@ -267,12 +276,12 @@ class _Walk:
         mtime = status.st_mtime_ns
         if stat.S_ISREG(mode):
             return self._file(path, bits, status)
-        self._hash.update(f"{path}\0{mode}\0{mtime}\0".encode("utf-8", "surrogateescape"))
+        self.facts.append((path, mode, mtime))
         if stat.S_ISDIR(mode):
             return Entry(path, "directory", bits, 0, 0, 0, mtime)
         if stat.S_ISLNK(mode):
             link = os.readlink(f"{self._root}/{path}")
-            self._hash.update(link.encode("utf-8", "surrogateescape"))
+            self.facts.append((link,))
             return Entry(path, "symlink", 0o777, 0, 0, 0, mtime, link)
         if stat.S_ISFIFO(mode):
             return Entry(path, "fifo", bits, 0, 0, 0, mtime)
@@ -283,29 +292,20 @@ class _Walk:
         return Entry(path, kind, bits, 0, 0, 0, mtime, "", major, minor)  # type: ignore[arg-type]
 
     def _file(self, path: str, bits: int, status: os.stat_result) -> Entry:
-        stamp = Stamp.of(status)
-        self._hash.update(f"{path}\0{bits}\0{stamp}\0".encode("utf-8", "surrogateescape"))
+        inode, size = status.st_ino & INODES, status.st_size
+        mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
+        self.facts.append((path, bits, inode, size, mtime, ctime))
         if status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                return Entry(path, "hardlink", bits, 0, 0, 0, stamp.mtime_ns, first)
+                return Entry(path, "hardlink", bits, 0, 0, 0, mtime, first)
         digest = machine = ""
         row = self._known.get(path)
-        if row is not None and row[:4] == stamp:
-            digest, machine = row[4:]
+        if row is not None and row[4] == ctime and row[3] == mtime and row[1] == inode and row[2] == size:
+            digest, machine = row[5], row[6]
         else:
-            self.stamps[path] = stamp
-        self._files.add(path)
-        size = stamp.size
-        return Entry(path, "file", bits, 0, 0, size, stamp.mtime_ns, "", 0, 0, {}, digest, machine)
-
-    def gone(self) -> list[str]:
-        """What the index knows of and the walk did not see."""
-        return [path for path in self._known if path not in self._files]
-
-    def digest(self) -> str:
-        """Names what the stats said."""
-        return "sha256:" + self._hash.hexdigest()
+            self.stamps[path] = Stamp(inode, size, mtime, ctime)
+        return Entry(path, "file", bits, 0, 0, size, mtime, "", 0, 0, _NO_XATTRS, digest, machine)
 
 
 def _name(item: os.DirEntry[str]) -> str:

@@ -27,6 +27,11 @@ _TICK_NS = 40_000_000  # clocks of file systems lag by a tick of the kernel, at 
 _COARSE_NS = 2_500_000_000  # where times are whole seconds (or two, on FAT)
 
 
+# A row: path, inode, size, mtime and ctime in nanoseconds, digest, machine.
+Row = tuple[str, int, int, int, int, str, str]
+INODES = (1 << 62) - 1  # some network file systems number inodes beyond SQLite's largest integer
+
+
 class Stamp(NamedTuple):
     """What a stat says of a file's content."""
 
@@ -37,8 +42,7 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
-        # Devices number inodes beyond 2**63 (SQLite's largest integer) on some network file systems.
-        return cls(status.st_ino & (1 << 62) - 1, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(status.st_ino & INODES, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def rested(self, now_ns: int) -> bool:
         """Whether a read at ``now_ns`` saw all changes that these times can stand for."""
@@ -65,15 +69,14 @@ class ContentIndex:
         """Close the database."""
         self._database.close()
 
-    def load(self, root: Path) -> dict[str, tuple[int, int, int, int, str, str]]:
-        """Everything known of the files under ``root``, by path relative to it: inode, size, mtime and ctime
-        in nanoseconds, digest, machine."""
+    def load(self, root: Path) -> dict[str, Row]:
+        """Everything known of the files under ``root``, by path relative to it."""
         rows = self._database.read(
             "SELECT f.path, f.inode, f.size, f.mtime, f.ctime, f.digest, f.machine"
             " FROM context_files f JOIN context_roots r ON f.root = r.id WHERE r.path = ?",
             (_key(root),),
         )
-        return {row[0]: row[1:] for row in rows}  # type: ignore[misc]
+        return {row[0]: row for row in rows}  # type: ignore[misc]
 
     def record(
         self, root: Path, found: Iterable[tuple[str, Known]], *, gone: Iterable[str] = (), now_ns: int

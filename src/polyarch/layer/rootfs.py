@@ -215,9 +215,8 @@ class Rootfs:
                 if exclude is not None and exclude(name):
                     continue
             chosen.append(entry)
-        regular = [entry.path for entry in chosen if entry.type in ("file", "hardlink")]
+        regular = [e.path for e in chosen if not e.digest and e.type in ("file", "hardlink")]
         digests = dict(zip(regular, (entry.digest for entry in self.files(regular)), strict=True))
-        hasher = hashlib.sha256()
         rows = []
         for entry in chosen:
             kind = "file" if entry.type == "hardlink" else entry.type
@@ -234,11 +233,10 @@ class Rootfs:
                     entry.major,
                     entry.minor,
                     entry.xattrs,
-                    digests.get(entry.path, ""),
+                    entry.digest or digests.get(entry.path, ""),
                 )
             )
-        hasher.update(_FOLDED.encode(rows))
-        return "sha256:" + hasher.hexdigest()
+        return "sha256:" + hashlib.sha256(_FOLDED.encode(rows)).hexdigest()
 
     # --- trees ----------------------------------------------------------------------------------------------
 
