@@ -90,9 +90,9 @@ def lint(
     """What the rules find in ``dockerfile``, whose ``program`` this is, in the order of its lines.
 
     All stages are checked, or those that ``inputs.target`` needs. Where nothing is known of a base image,
-    rules that depend on it keep silent. ``options`` replace those of the ``check`` directive. Whether findings
-    are errors is for the caller (``options.error``). DockerfileError for what can only fail, such as a bad
-    substitution.
+    rules that depend on it keep silent. ``options`` replace those of the ``check`` directive. Whether
+    findings are errors is for the caller (``options.error``). DockerfileError for what can only fail, such as
+    a bad substitution.
     """
     from polyarch.dockerfile import lint_stages, lint_text
 
