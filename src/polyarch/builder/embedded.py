@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
@@ -31,6 +31,9 @@ from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, ignore
 from polyarch.solver.locks import FileLocks
 from polyarch.solver.scheduler import Scheduler, Task
+
+if TYPE_CHECKING:
+    from polyarch.executor.runtimes import RuntimeExecutor
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class EmbeddedNode:
         self._client = client
         self._around = surroundings
         self._sandbox: Sandbox | None = None
+        self._runtime: RuntimeExecutor | None = None
         self._lock = threading.Lock()
         self.layers = LayerStore(state, local.layout, _LazyPrivilege(lambda: self.sandbox().privilege))
         self._cache = SqliteCache(state.database)
@@ -127,15 +131,19 @@ class EmbeddedNode:
         ]
 
     def close(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.close()
+        for started in (self._sandbox, self._runtime):
+            if started is not None:
+                started.close()
 
     def _executor(self) -> Executor:
-        if self._around.runtime:
-            from polyarch.executor.runtimes import RuntimeExecutor
+        if not self._around.runtime:
+            return self.sandbox()
+        with self._lock:
+            if self._runtime is None:
+                from polyarch.executor.runtimes import RuntimeExecutor
 
-            return RuntimeExecutor(self._around.runtime, self.state)
-        return self.sandbox()
+                self._runtime = RuntimeExecutor(self._around.runtime, self.state)
+            return self._runtime
 
     def _origin(self, origin: str) -> Store:
         if origin == LOCAL:

@@ -8,7 +8,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -96,15 +96,16 @@ def build(**options: Any) -> int:
         from polyarch.cli.check import answer
 
         return answer(call, options)
-    request = _request(options)
-    if options["dry_run"]:
-        from polyarch.cli.plan import show
+    with ExitStack() as stack:
+        request = _request(options, stack)
+        if options["dry_run"]:
+            from polyarch.cli.plan import show
 
-        return show(request)
-    return _run(request, options)
+            return show(request)
+        return _run(request, options)
 
 
-def _request(options: dict[str, Any]) -> BuildRequest:
+def _request(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     from polyarch.cli import options as values
     from polyarch.errors import UsageError
     from polyarch.export import annotations, output
@@ -136,7 +137,7 @@ def _request(options: dict[str, Any]) -> BuildRequest:
         annotations=annotations.parse_all(options["annotations"]),
         contexts=build_contexts(options["contexts"]),
         secrets=values.secrets(options["secrets"]),
-        agents=values.ssh_agents(options["ssh"]),
+        agents=values.ssh_agents(options["ssh"], stack),
         network=options["network"],
         hosts=values.hosts(options["hosts"]),
         shm_size=values.size("--shm-size", options["shm_size"]) if options["shm_size"] else 0,

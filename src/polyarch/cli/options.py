@@ -6,6 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from polyarch.errors import NotFoundError, UsageError
@@ -86,8 +87,10 @@ def _from_file(name: str, path: Path) -> Callable[[], bytes]:
     return path.read_bytes
 
 
-def ssh_agents(texts: Iterable[str]) -> Mapping[str, Path]:
-    """``default|ID[=SOCKET]``: the agents' sockets. Key files are served by ``keys_agent`` of the caller."""
+def ssh_agents(texts: Iterable[str], stack: ExitStack) -> Mapping[str, Path]:
+    """``default|ID[=SOCKET|KEY[,KEY…]]``: the agents' sockets. An agent for key files ends with ``stack``."""
+    from polyarch.cli.agent import serving
+
     found: dict[str, Path] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -96,19 +99,14 @@ def ssh_agents(texts: Iterable[str]) -> Mapping[str, Path]:
             if not value:
                 raise UsageError(
                     f"--ssh {name}: SSH_AUTH_SOCK is not set",
-                    hint="start ssh-agent, or name its socket: --ssh default=SOCKET",
+                    hint="start ssh-agent, or name its socket or a key: --ssh default=PATH",
                     reason="no-ssh-agent",
                 )
-        path = Path(value.split(",")[0])
-        if not path.exists():
-            raise NotFoundError(f"--ssh {name}: {path} is not there", reason="ssh-not-found")
-        if not path.is_socket():
-            raise UsageError(
-                f"--ssh {name}: {path} is not an agent's socket",
-                hint=f"add the key to an agent: ssh-add {path}; then --ssh {name}",
-                reason="ssh-not-socket",
-            )
-        found[name or "default"] = path.absolute()
+        paths = [Path(part).expanduser().absolute() for part in value.split(",")]
+        if not paths[0].exists():
+            raise NotFoundError(f"--ssh {name}: {paths[0]} is not there", reason="ssh-not-found")
+        socket = paths[0] if paths[0].is_socket() else stack.enter_context(serving(paths))
+        found[name or "default"] = socket
     return found
 
 
@@ -153,7 +151,9 @@ def limits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
         soft, colon, hard = rest.partition(":")
         if not equals or name not in known:
             raise UsageError(
-                f"--ulimit {text!r}: there is no limit {name!r}", hint=", ".join(sorted(known)), reason="ulimit"
+                f"--ulimit {text!r}: there is no limit {name!r}",
+                hint=", ".join(sorted(known)),
+                reason="ulimit",
             )
         try:
             low = int(soft)
