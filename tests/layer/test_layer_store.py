@@ -508,3 +508,25 @@ def test_sparse_files_stay_sparse(store: LayerStore, tmp_path: Path) -> None:
     tree = store.image_layer(descriptor, descriptor.digest, store.content).tree()
     assert (tree / "s").stat().st_size == (64 << 20) + 3
     assert (tree / "s").stat().st_blocks < 4096
+
+
+def test_what_killed_processes_left_is_removed(store: LayerStore) -> None:
+    mine = store.new_upper()
+    left = [store.state.temporary / name for name in ("tree-dead", "step-dead", "old-dead")]
+    for folder in left:
+        (folder / "fs/x").mkdir(parents=True)
+    other = store.state.temporary / "somebody-else"
+    other.mkdir()
+    second = new_store(store.state.root)
+    second.discard(second.new_upper())
+    assert not any(folder.exists() for folder in left)
+    assert other.is_dir() and mine.upper.is_dir()
+    store.discard(mine)
+    assert [path.name for path in store.state.temporary.iterdir()] == ["somebody-else"]
+
+
+@as_root
+def test_trees_are_listed(store: LayerStore, base: Rootfs) -> None:
+    assert list(store.trees()) == []
+    base.trees()
+    assert [id for id, _ in store.trees()] == [base.layers[0].id]

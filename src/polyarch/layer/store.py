@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from polyarch.content.ingest import disk
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
@@ -26,6 +25,7 @@ from polyarch.layer.layer import Blob, Compression, Layer, Privilege
 from polyarch.layer.pipes import drain, memory_file
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.scan import receive
+from polyarch.layer.scratch import Scratch
 from polyarch.layer.stored import ORIGINAL, StoredLayer, local_forms, original_of, wanted_key
 from polyarch.oci.descriptor import Descriptor
 
@@ -49,6 +49,9 @@ class LayerStore:
         self.content = content
         self.privilege = privilege
         self.forms = Forms(state.database)
+        self._scratch = Scratch(
+            state.temporary, lambda folder: privilege.call("polyarch.layer.apply:remove", str(folder))
+        )
         self._lock = RLock()
         self._layers: WeakValueDictionary[tuple[str, str], StoredLayer] = WeakValueDictionary()
 
@@ -146,14 +149,20 @@ class LayerStore:
             self.forms.remove(id)
             folder = self._folder(id)
             if folder.exists():
-                self._throw_away(folder)
+                self._scratch.throw_away(folder)
+
+    def trees(self) -> Iterator[tuple[str, Path]]:
+        """The layers that have a tree here, by id, and the folder each tree takes."""
+        if self.state.trees.is_dir():
+            for folder in sorted(self.state.trees.iterdir()):
+                yield folder.name.replace("-", ":", 1), folder
 
     # --- steps ----------------------------------------------------------------------------------------------
 
     def new_upper(self, base: Rootfs | None = None) -> Upper:
         """Fresh directories for one step. The root directory gets mode and owner of ``base``'s, which
         overlayfs would otherwise hide."""
-        folder = self._temporary("step")
+        folder = self._scratch.new("step")
         root = (base.get("") if base is not None else None) or Entry("", "directory", 0o755)
         self.privilege.call("polyarch.layer.apply:prepare_upper", str(folder), root.mode, root.uid, root.gid)
         return Upper(folder / _TREE, folder / "work")
@@ -168,18 +177,19 @@ class LayerStore:
         toc = reduce(raw, base, lambda entries: self.describe_in(upper.upper, entries))
         self.privilege.call("polyarch.layer.apply:remove", str(upper.work))
         id = "step:" + secrets.token_hex(16)
-        self.state.trees.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, self._folder(id))
         layer = StoredLayer(self, id, "step", toc=toc)
         self.forms.add(id, "step")
         self.forms.put_toc(id, toc)
+        self.state.trees.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, self._folder(id))  # from here on the layer is there
+        self._scratch.release(folder)
         with self._lock:
             self._layers[id, ""] = layer
         return layer
 
     def discard(self, upper: Upper) -> None:
         """Throw away what a step changed."""
-        self._throw_away(upper.upper.parent)
+        self._scratch.throw_away(upper.upper.parent)
 
     # --- forms, for the layers ------------------------------------------------------------------------------
 
@@ -190,19 +200,20 @@ class LayerStore:
 
     def make_tree(self, id: str, fill: Callable[[Path], None]) -> Path:
         """Let ``fill`` make a tree at the path it is given, then put it into its place."""
-        folder = self._temporary("tree")
+        folder = self._scratch.new("tree")
         try:
             fill(folder / _TREE)
             self.state.trees.mkdir(parents=True, exist_ok=True)
             try:
                 os.rename(folder, self._folder(id))
+                self._scratch.release(folder)
             except OSError:
                 if self.existing_tree(id) is None:  # else another process was faster
                     raise
-                self._throw_away(folder)
+                self._scratch.throw_away(folder)
         except BaseException:
             if folder.exists():
-                self._throw_away(folder)
+                self._scratch.throw_away(folder)
             raise
         return self._folder(id) / _TREE
 
@@ -238,22 +249,6 @@ class LayerStore:
         if "/" in name or name.startswith("."):
             raise ContentError(f"{id[:100]!r} is no layer's id", reason="invalid-layer-id")
         return self.state.trees / name
-
-    def _temporary(self, purpose: str) -> Path:
-        folder = self.state.temporary / f"{purpose}-{secrets.token_hex(8)}"
-        with disk("making a layer", self.state.root):
-            folder.mkdir(parents=True)
-            folder.chmod(0o755)
-        return folder
-
-    def _throw_away(self, folder: Path) -> None:
-        """Remove a folder; it disappears from its place at once, whatever happens meanwhile."""
-        if folder.parent != self.state.temporary:
-            self.state.temporary.mkdir(parents=True, exist_ok=True)
-            moved = self.state.temporary / f"old-{secrets.token_hex(8)}"
-            os.rename(folder, moved)
-            folder = moved
-        self.privilege.call("polyarch.layer.apply:remove", str(folder))
 
 
 def _as_given(

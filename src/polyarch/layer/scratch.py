@@ -1,0 +1,90 @@
+"""Folders for work in progress, which nobody else touches while their process lives.
+
+Each is locked by the process that works in it. What a killed process left behind has no lock any more and is
+removed by the next one that needs such a folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from polyarch.content.ingest import disk
+
+_PURPOSES = ("step", "tree", "old")
+
+
+class Scratch:
+    """Folders under ``root``. ``remove`` removes one with everything in it, whoever owns it."""
+
+    def __init__(self, root: Path, remove: Callable[[Path], object]) -> None:
+        self._root = root
+        self._remove = remove
+        self._lock = Lock()
+        self._locks: dict[Path, int] = {}
+        self._swept = False
+
+    def new(self, purpose: str) -> Path:
+        """A fresh folder that others leave alone until it is moved (then ``release`` it) or removed."""
+        assert purpose in _PURPOSES
+        self._sweep_once()
+        while True:
+            folder = self._root / f"{purpose}-{secrets.token_hex(8)}"
+            with disk("making a layer", self._root):
+                folder.mkdir(parents=True)
+                folder.chmod(0o755)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():  # else a sweep took it before it was locked
+                with self._lock:
+                    self._locks[folder] = descriptor
+                return folder
+            os.close(descriptor)
+
+    def release(self, folder: Path) -> None:
+        """The folder was moved to where it belongs."""
+        with self._lock:
+            descriptor = self._locks.pop(folder, -1)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def throw_away(self, folder: Path) -> None:
+        """Remove a folder. One from elsewhere on this file system disappears from its place at once, whatever
+        happens meanwhile."""
+        if folder.parent != self._root:
+            trash = self.new("old")
+            os.rename(folder, trash / "tree")
+            folder = trash
+        try:
+            self._remove(folder)
+        finally:
+            self.release(folder)
+
+    def _sweep_once(self) -> None:
+        with self._lock:
+            if self._swept:
+                return
+            self._swept = True
+        if not self._root.is_dir():
+            return
+        for folder in self._root.iterdir():
+            if folder.name.partition("-")[0] in _PURPOSES:
+                self._sweep(folder)
+
+    def _sweep(self, folder: Path) -> None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return  # gone meanwhile, or no folder of ours
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass  # somebody works in it
+        else:
+            self._remove(folder)
+        finally:
+            os.close(descriptor)
