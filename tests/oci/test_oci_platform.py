@@ -108,8 +108,9 @@ def test_refused(text: str, hint: str) -> None:
         ),
         (
             "linux/arm64/v9.1",
-            "linux/arm64/v9.1 linux/arm64/v9 linux/arm64/v8.6 linux/arm64/v8.5 linux/arm64/v8.4 linux/arm64/v8.3"
-            " linux/arm64/v8.2 linux/arm64/v8.1 linux/arm64 linux/arm/v8 linux/arm/v7 linux/arm/v6 linux/arm/v5",
+            "linux/arm64/v9.1 linux/arm64/v9 linux/arm64/v8.6 linux/arm64/v8.5 linux/arm64/v8.4"
+            " linux/arm64/v8.3 linux/arm64/v8.2 linux/arm64/v8.1 linux/arm64"
+            " linux/arm/v8 linux/arm/v7 linux/arm/v6 linux/arm/v5",
         ),
         ("linux/riscv64", "linux/riscv64"),
         ("windows/amd64", "windows/amd64 windows/386"),
