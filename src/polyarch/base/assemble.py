@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from polyarch.base.archive import Package
@@ -16,6 +17,7 @@ from polyarch.base.deb import Deb
 from polyarch.base.recipe import Recipe
 from polyarch.base.tree import Tree
 from polyarch.errors import ContentError
+from polyarch.layer.compress import workers
 
 # What update-alternatives would choose: the generic name, and the candidates in its order of preference.
 _ALTERNATIVES = {
@@ -70,19 +72,32 @@ def assemble(
     with tempfile.TemporaryDirectory(dir=temporary, prefix="base-") as name:
         scratch = Path(name)
         database = _Database(tree)
-        for number, package in enumerate(packages):
-            progress(f"unpacking {package.label}")
-            deb = Deb(folder / package.file)
-            deb.verify(package.checksum)
-            unpacked = scratch / f"{number}.tar"
-            with unpacked.open("wb") as stream:
-                deb.data(stream)
-            database.add(deb.control(), tree.add_archive(unpacked))
+        # Decompressing is most of the work, and lets go of the interpreter's lock.
+        with ThreadPoolExecutor(workers(), "unpack") as pool:
+            unpacked = [pool.submit(_unpack, folder, package, scratch) for package in packages]
+            try:
+                for package, future in zip(packages, unpacked, strict=True):
+                    control, path = future.result()
+                    progress(f"unpacking {package.label}")
+                    database.add(control, tree.add_archive(path))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         database.write()
         epoch = tree.newest() if recipe.epoch is None else recipe.epoch
         _complete(tree, sources, busybox=recipe.source == "busybox")
         tree.write(sink, epoch=epoch)
     return epoch
+
+
+def _unpack(folder: Path, package: Package, scratch: Path) -> tuple[dict[str, bytes], Path]:
+    """The control files of ``package``, and its data as an uncompressed tar in ``scratch``."""
+    deb = Deb(folder / package.file)
+    deb.verify(package.checksum)
+    path = scratch / f"{package.file}.tar"
+    with path.open("wb") as stream:
+        deb.data(stream)
+    return deb.control(), path
 
 
 class _Database:
