@@ -132,6 +132,13 @@ def bench(
 
 
 @pytest.fixture
-def host_mounts() -> Callable[[], str]:
-    """This process's mount table."""
-    return lambda: Path("/proc/self/mountinfo").read_text()
+def host_mounts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[str]]:
+    """The mounts that a step could have left: in the tests' folders, or over the system's."""
+    ours = str(tmp_path_factory.getbasetemp())
+
+    def table() -> list[str]:
+        rows = Path("/proc/self/mountinfo").read_text().splitlines()
+        places = ("/", "/proc", "/sys", "/dev", "/tmp", "/etc/hosts", "/etc/resolv.conf")
+        return [row for row in rows if ours in row or row.split()[4] in places]
+
+    return table

@@ -15,13 +15,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import executor_debian
 import pytest
 
 from polyarch.executor import syscalls
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UID = 54321
-TESTS = "process mounts lifecycle privilege emulation terminal"
+TESTS = "process mounts lifecycle privilege emulation terminal escapes helper"
 
 pytestmark = [
     pytest.mark.userns,
@@ -106,11 +107,10 @@ def as_user(
     )
 
 
-def test_every_test_of_this_room(place):
-    import executor_debian
-
-    if executor_debian.CACHE.is_dir():
-        shutil.copytree(executor_debian.CACHE, place / "busybox")
+def test_every_test_of_this_room(place, tmp_path):
+    for architecture in ("arm64", "armhf"):
+        executor_debian.busybox(architecture, tmp_path / architecture)
+    shutil.copytree(executor_debian.CACHE, place / "busybox")
     tests = [f"tests/executor/test_executor_{name}.py" for name in TESTS.split()]
     done = as_user(
         place,

@@ -214,7 +214,8 @@ class Assembly:
             ("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"),
             ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("core", "/proc/kcore"),
         ):  # fmt: skip
-            os.symlink(link, f"{dev}/{name}")
+            if name != "core" or os.path.lexists(f"{self.path}{link}"):
+                os.symlink(link, f"{dev}/{name}")
 
     def terminal(self, uid: int) -> tuple[int, str]:
         """A new pseudo-terminal of the step's own: its master, and its path inside; also /dev/console."""

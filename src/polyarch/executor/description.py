@@ -10,7 +10,7 @@ from typing import Any
 
 from polyarch.errors import NotFoundError, UsageError
 from polyarch.executor import capabilities
-from polyarch.executor.spec import Bind, Mount, Overlay, Process, RootFilesystem, SecretFile, Tmpfs
+from polyarch.executor.spec import Bind, Identity, Mount, Overlay, Process, RootFilesystem, SecretFile, Tmpfs
 
 Description = dict[str, Any]
 
@@ -28,7 +28,7 @@ def describe(process: Process, root: RootFilesystem, mounts: tuple[Mount, ...]) 
         "arguments": list(process.arguments),
         "environment": list(process.environment),
         "directory": posixpath.join("/", process.directory),
-        "identity": (process.identity.uid, process.identity.gid, list(process.identity.groups)),
+        "identity": (process.identity.uid, process.identity.gid, _groups(process.identity)),
         "network": "none" if process.network == "none" else "host",
         "insecure": process.security == "insecure",
         "hostname": process.hostname[:64],
@@ -44,6 +44,11 @@ def describe(process: Process, root: RootFilesystem, mounts: tuple[Mount, ...]) 
         "mounts": [_mount(mount) for mount in mounts],
         "highest_capability": capabilities.last(),
     }
+
+
+def _groups(identity: Identity) -> list[int]:
+    """The supplementary groups, the user's own first, as container engines have it."""
+    return list(dict.fromkeys((identity.gid, *identity.groups)))
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
