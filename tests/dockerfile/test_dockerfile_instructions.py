@@ -280,6 +280,8 @@ SH = ("/bin/sh", "-c")
         ('RUN ["echo", "a"]', ("echo", "a"), None),
         ("RUN <<EOF\na\nb\nEOF", (*SH, "a\nb\n"), None),
         ("RUN <<-EOF\n\ta\n\tEOF", (*SH, "a\n"), None),
+        ("RUN <<  EOF\na\nEOF", (*SH, "a\n"), None),
+        ("RUN << 'E F' cat\na\nE F", (*SH, "<< 'E F' cat\na\nE F"), None),
         ("RUN <<EOF\n#!/bin/x\na\nEOF", (*SH, "/dev/pipes/EOF"), ("EOF", "#!/bin/x\na\n", 0o755)),
         ("RUN cat <<EOF\n#!x $a\nEOF", (*SH, "cat <<EOF\n#!x $a\nEOF"), None),
         ("RUN cat <<-A 3<<B\n\ta\n\tA\nb\nB", (*SH, "cat <<-A 3<<B\n\ta\nA\nb\nB"), None),

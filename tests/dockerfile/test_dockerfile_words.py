@@ -69,6 +69,8 @@ def test_the_other_escape_character(word: str, result: str) -> None:
         ("a\u2003b", ["a", "b"]),
         ("a\x1cb", ["a\x1cb"]),
         ("a\nb", ["a", "b"]),
+        ("a << b c", ["a", "<< b", "c"]),
+        ("a < b", ["a", "<", "b"]),
     ],
 )
 def test_splitting(word: str, words: list[str]) -> None:

@@ -12,7 +12,7 @@ from polyarch.errors import DockerfileError
 # Where a heredoc that is a script of its own is mounted while it runs.
 SCRIPT_FOLDER = "/dev/pipes"
 
-_WORD = re.compile(r"([0-9]*)<<(-?)([^<]+)")
+_WORD = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)")
 _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 _PLAIN = Style(keep_unset=True)
 _QUOTED = Style(keep_unset=True, keep_quotes=True)
@@ -25,7 +25,7 @@ def heredoc_word(word: str) -> Heredoc | None:
     DockerfileError when its quotes do not match.
     """
     match = _WORD.fullmatch(word)
-    if match is None:
+    if match is None or not match[3]:
         return None
     plain = process(match[3], {}, _PLAIN).words
     if len(plain) != 1:

@@ -178,6 +178,9 @@ class _Lexer:
         elif char in "'\"" and self._style.quotes:
             text = self._single_quoted() if char == "'" else self._double_quoted()
             words.add_raw(text)
+        elif char == "<":
+            text = self._redirection()
+            words.add_raw(text)
         elif char == self._style.escape:
             self._next()
             text = char if self._keep_escapes else ""
@@ -190,12 +193,22 @@ class _Lexer:
 
     def _ordinary(self, first: str, stop: str) -> str:
         """A run of characters without meaning, at least one long."""
-        meaning = "$'\"" + self._style.escape + stop
+        meaning = "$'\"<" + self._style.escape + stop
         end = self._position + len(first)
         while end < len(self._text) and self._text[end] not in meaning:
             end += 1
         start, self._position = self._position, end
         return self._text[start:end]
+
+    def _redirection(self) -> str:
+        """``<``, or ``<<`` with the white space behind it: that belongs to the heredoc's word."""
+        start = self._position
+        self._position += 1
+        if self._peek() == "<":
+            self._position += 1
+            while (char := self._peek()) and char in " \t\r":
+                self._position += 1
+        return self._text[start : self._position]
 
     def _single_quoted(self) -> str:
         end = self._text.find("'", self._position + 1)
