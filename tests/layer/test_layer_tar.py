@@ -35,7 +35,7 @@ _xattrs = st.dictionaries(
 
 
 @st.composite
-def _tocs(draw: st.DrawFn) -> tuple[Toc, dict[str, bytes]]:
+def tocs(draw: st.DrawFn) -> tuple[Toc, dict[str, bytes]]:
     paths = draw(st.lists(_path, max_size=12, unique=True))
     taken: set[str] = set()
     entries: list[Entry] = []
@@ -74,7 +74,7 @@ def _tocs(draw: st.DrawFn) -> tuple[Toc, dict[str, bytes]]:
     return canonical(entries), contents
 
 
-@given(_tocs())
+@given(tocs())
 @settings(max_examples=150, deadline=None)
 def test_tar_round_trip(made: tuple[Toc, dict[str, bytes]]) -> None:
     toc, contents = made
@@ -98,7 +98,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 @given(
-    _tocs(), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4), st.integers(0, 6000)
+    tocs(), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4), st.integers(0, 6000)
 )
 @settings(max_examples=100, deadline=None)
 def test_damaged_tars_never_crash(

@@ -103,7 +103,6 @@ class Database:
     def _recover(self, error: Exception) -> None:
         """After a failure: close, and remove the file if it is damaged rather than busy or full."""
         self.close()
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        if damaged and not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
+        if getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
