@@ -169,6 +169,11 @@ def overlay(lowers: list[str], upper: str, work: str, attributes: int = 0, *, us
     else:
         options += [("redirect_dir", "nofollow"), ("metacopy", "off")]
     folders = [upper, work] if upper else []
+    if upper:
+        # What a step writes is a layer only when it ended well, so its fsyncs (dpkg makes thousands) buy
+        # nothing. The kernel leaves a mark in the work directory; a step before ours may have.
+        options.append(("volatile", None))
+        _forget_volatile(work)
     try:
         with _Opened([*folders, *reversed(lowers)]) as names:
             above: Options = list(zip(("upperdir", "workdir"), names, strict=False)) if upper else []
@@ -180,6 +185,16 @@ def overlay(lowers: list[str], upper: str, work: str, attributes: int = 0, *, us
     tree = _overlay_before_6_8(lowers, folders, options)
     syscalls.mount_setattr(tree, attributes)
     return tree
+
+
+def _forget_volatile(work: str) -> None:
+    mark = os.path.join(work, "work/incompat/volatile")
+    try:
+        os.unlink(os.path.join(mark, "dirty"))
+        os.rmdir(mark)
+        os.rmdir(os.path.dirname(mark))
+    except FileNotFoundError:
+        pass  # a fresh directory, as is usual
 
 
 class _Opened:
