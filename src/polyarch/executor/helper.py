@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Callable
 
-from polyarch.executor import binfmt, supervisor, syscalls, wire
+from polyarch.executor import binfmt, seccomp, supervisor, syscalls, wire
 
 
 def main(control: socket.socket) -> None:
@@ -23,6 +23,7 @@ def main(control: socket.socket) -> None:
     syscalls.prctl(syscalls.PR_SET_NAME, b"polyarch-helper")
     syscalls.hide_command_line(b"polyarch-helper")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    seccomp.program()  # made once: children inherit it
     gc.disable()
     gc.freeze()  # collecting would copy pages the children share
     wire.send_files(control, wire.pack(("ready", None)), [])

@@ -6,6 +6,7 @@ programs too). Emulated programs make the host's system calls, so the host's fil
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 
@@ -123,6 +124,7 @@ def _section(refused: dict[str, int], clone: int, personality: int, socket: int,
     return program + allow
 
 
+@functools.cache
 def program(machine: str | None = None) -> bytes:
     """The filter for this kernel as BPF instructions, b"" where the processor is unknown."""
     tables = _TABLES.get(machine or os.uname().machine)
