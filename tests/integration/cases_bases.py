@@ -84,7 +84,8 @@ def stub(architecture: str) -> bytes:
     ident = b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9)
     if bits == 2:
         return ident + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0x400078, 64, 0, 0, 64, 56, 0, 0, 0, 0)
-    return ident + struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0x10054, 52, 0, 0, 52, 32, 0, 0, 0, 0)
+    flags = 0x05000400  # the fifth ABI, hard float: arm/v7
+    return ident + struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0x10054, 52, 0, flags, 52, 32, 0, 0, 0, 0)
 
 
 def busybox() -> tuple[bytes, list[str]]:
