@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from polyarch.content.ingest import disk
+from polyarch.errors import PolyarchError
 
 _PURPOSES = ("step", "tree", "old")
 
@@ -36,14 +37,18 @@ class Scratch:
             folder = self._root / f"{purpose}-{secrets.token_hex(8)}"
             with disk("making a layer", self._root):
                 folder.mkdir(parents=True)
-                folder.chmod(0o755)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # another process's sweep took it before it was locked
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if folder.exists():  # else a sweep took it before it was locked
-                with self._lock:
-                    self._locks[folder] = descriptor
-                return folder
-            os.close(descriptor)
+            if not folder.exists():  # the same, a moment later
+                os.close(descriptor)
+                continue
+            os.fchmod(descriptor, 0o755)
+            with self._lock:
+                self._locks[folder] = descriptor
+            return folder
 
     def release(self, folder: Path) -> None:
         """The folder was moved to where it belongs."""
@@ -82,9 +87,10 @@ class Scratch:
             return  # gone meanwhile, or no folder of ours
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._remove(folder)
         except OSError:
             pass  # somebody works in it
-        else:
-            self._remove(folder)
+        except PolyarchError:
+            pass  # another user's: not being able to tidy up keeps nobody from working
         finally:
             os.close(descriptor)

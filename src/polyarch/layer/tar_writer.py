@@ -9,6 +9,7 @@ write xattrs that are not UTF-8 without marking the header ``hdrcharset=BINARY``
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
@@ -254,6 +255,8 @@ class _Writer:
                 hasher.update(chunk)
                 remaining -= len(chunk)
                 self.put(chunk)
+                if not remaining and len(chunk) == entry.size < CHUNK and isinstance(stream, io.FileIO):
+                    break  # a regular file that gave less than was asked for has ended
         if remaining or (entry.digest and entry.digest != "sha256:" + hasher.hexdigest()):
             raise changed(entry)
         self.put(padding(entry.size))
