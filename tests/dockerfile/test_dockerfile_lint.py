@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from polyarch.dockerfile import parse
+from polyarch.dockerfile.dump import dump_findings
 from polyarch.dockerfile.lint import RULES, BaseImage, CheckOptions, Finding, Inputs, lint, parse_options
 from polyarch.dockerfile.program import instructions
-from polyarch.errors import DockerfileError
+from polyarch.errors import DockerfileError, Location
 from polyarch.oci.platform import Platform
 
 PAGES = Path(__file__).parents[2] / "docs" / "checks"
@@ -171,6 +172,26 @@ def test_findings_are_in_the_order_of_lines_and_explain_themselves() -> None:
         assert finding.location.source
 
 
+def test_findings_as_data() -> None:
+    (finding,) = check("FROM scratch\nMAINTAINER \\\n x\n")
+    assert dump_findings([finding]) == {
+        "warnings": [
+            {
+                "ruleName": "MaintainerDeprecated",
+                "description": finding.description,
+                "url": "docs/checks/MaintainerDeprecated.md",
+                "detail": finding.message,
+                "location": {"ranges": [{"start": {"line": n}, "end": {"line": n}} for n in (2, 3)]},
+            }
+        ]
+    }
+    error = DockerfileError("no", location=Location("Dockerfile", 4, 4))
+    assert dump_findings([], error)["buildError"] == {
+        "message": "no",
+        "location": {"ranges": [{"start": {"line": 4}, "end": {"line": 4}}]},
+    }
+
+
 def test_did_you_mean() -> None:
     (undefined,) = check("FROM scratch\nARG version\nENV a=$verison\n")
     assert "did you mean $version?" in undefined.message
@@ -259,6 +280,8 @@ def test_experimental_rules_must_be_asked_for() -> None:
         ("skip=A,B", CheckOptions(skip=frozenset({"A", "B"}))),
         (" skip = all ; error = true ", CheckOptions(skip_all=True, error=True)),
         ("experimental=all;error=0", CheckOptions(experimental_all=True)),
+        ("skip = all // all of them", CheckOptions(skip_all=True)),
+        ("skip=A, B ,C", CheckOptions(skip=frozenset("ABC"))),
         ("experimental=X", CheckOptions(experimental=frozenset({"X"}))),
     ],
 )

@@ -46,7 +46,8 @@ def program() -> Program:
 
 
 def line(start: int, end: int = 0) -> dict[str, object]:
-    return {"ranges": [{"start": {"line": start}, "end": {"line": end or start}}]}
+    numbers = range(start, (end or start) + 1)
+    return {"ranges": [{"start": {"line": number}, "end": {"line": number}} for number in numbers]}
 
 
 def test_targets() -> None:

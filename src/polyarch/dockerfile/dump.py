@@ -1,10 +1,13 @@
-"""A syntax tree as plain data, for ``polyarch debug ast`` and for golden files."""
+"""Syntax trees, places and findings as plain data, for JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from polyarch.dockerfile.ast import Dockerfile, Heredoc, Node
+from polyarch.dockerfile.lint import Finding
+from polyarch.errors import DockerfileError, Location
 
 
 def dump(dockerfile: Dockerfile) -> dict[str, Any]:
@@ -46,4 +49,30 @@ def _heredoc(heredoc: Heredoc) -> dict[str, Any]:
     }
     if heredoc.file_descriptor:
         found["file_descriptor"] = heredoc.file_descriptor
+    return found
+
+
+def dump_location(location: Location) -> dict[str, Any]:
+    """As docker has it: one range a line."""
+    lines = range(location.start, location.end + 1)
+    return {"ranges": [{"start": {"line": line}, "end": {"line": line}} for line in lines]}
+
+
+def dump_findings(findings: Iterable[Finding], error: DockerfileError | None = None) -> dict[str, Any]:
+    """What ``--call check,format=json`` prints, by docker's keys. ``error`` is what stopped the checks."""
+    found: dict[str, Any] = {
+        "warnings": [
+            {
+                "ruleName": finding.rule,
+                "description": finding.description,
+                "url": finding.url,
+                "detail": finding.message,
+                "location": dump_location(finding.location),
+            }
+            for finding in findings
+        ]
+    }
+    if error is not None:
+        place = dump_location(error.location) if error.location else {}
+        found["buildError"] = {"message": error.summary, "location": place}
     return found

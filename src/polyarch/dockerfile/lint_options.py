@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from polyarch.dockerfile.ast import Dockerfile, Node
@@ -9,6 +10,7 @@ from polyarch.dockerfile.characters import did_you_mean
 from polyarch.dockerfile.lint_rules import RULES, Rule
 from polyarch.errors import DockerfileError, Location
 
+_AROUND_SIGNS = re.compile(r"\s*([,;=])\s*")
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -37,11 +39,13 @@ def parse_options(text: str, *, location: Location | None = None) -> CheckOption
     newer frontend may know them.
     """
     values: dict[str, str] = {}
-    for part in text.split(";") if text.strip() else ():
-        name, equals, value = (piece.strip() for piece in part.partition("="))
+    # White space may stand around the signs; where else it stands, a remark begins.
+    words = _AROUND_SIGNS.sub(r"\1", text).split()
+    for part in words[0].split(";") if words else ():
+        name, equals, value = part.partition("=")
         if not equals or name not in ("skip", "error", "experimental"):
             raise DockerfileError(
-                f"check: {part.strip()[:100]!r} is not an option",
+                f"check: {part[:100]!r} is not an option",
                 hint=did_you_mean(name, ("skip", "error", "experimental"))
                 or "write # check=skip=RULE,RULE;error=true",
                 location=location,

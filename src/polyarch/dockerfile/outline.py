@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polyarch.dockerfile import shell
+from polyarch.dockerfile.dump import dump_location
 from polyarch.dockerfile.instructions import Arg, ArgDefinition, Instruction, Run, RunMount, Stage
 from polyarch.dockerfile.program import Program
 from polyarch.dockerfile.scope import (
@@ -41,7 +42,7 @@ def targets(program: Program) -> Json:
             "base": stage.base.base,
             "platform": stage.base.platform,
         }
-        found.append(_without_empty(entry) | {"location": _lines(stage.base.location)})
+        found.append(_without_empty(entry) | {"location": dump_location(stage.base.location)})
     return {"targets": found}
 
 
@@ -134,7 +135,7 @@ class _Collector:
             self.collect(needed)
 
     def _add(self, key: str, name: str, entry: Json, location: Location) -> None:
-        lines = {"location": _lines(location)}
+        lines = {"location": dump_location(location)}
         self.found[key].setdefault(name, (location.start, entry | lines))
 
     def _add_mount(self, mount: RunMount, instruction: Instruction) -> None:
@@ -184,7 +185,3 @@ class _Collector:
 
 def _without_empty(entry: Json) -> Json:
     return {key: value for key, value in entry.items() if value not in ("", False, None)}
-
-
-def _lines(location: Location) -> Json:
-    return {"ranges": [{"start": {"line": location.start}, "end": {"line": location.end}}]}
