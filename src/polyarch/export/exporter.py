@@ -50,7 +50,7 @@ def export(
     is everywhere and before any name is given to it; what it raises stops the export. An image whose push
     failed has its names in the local store all the same.
     """
-    check_outputs(outputs, tags)
+    check_outputs(outputs, tags, platforms=len(result.results))
     origins = Origins(state)
     work = _Export(
         result=result,
@@ -69,9 +69,14 @@ def export(
     return work.summary
 
 
-def check_outputs(outputs: Sequence[Output], tags: Sequence[Reference]) -> None:
-    """Refuse what cannot work before anything is built (UsageError)."""
+def check_outputs(
+    outputs: Sequence[Output], tags: Sequence[Reference], *, platforms: int | None = None
+) -> None:
+    """Refuse what cannot work before anything is built (UsageError). ``platforms`` is for how many the build
+    is, where that is known."""
     for output in outputs:
+        if output.type == "docker" and output.destination and (platforms or 1) > 1:
+            raise _docker_holds_one()
         names = tags or output.names
         if output.push and not names:
             raise UsageError("tag is needed when pushing to registry", hint="add -t NAME", reason="no-name")
@@ -83,6 +88,14 @@ def check_outputs(outputs: Sequence[Output], tags: Sequence[Reference]) -> None:
                     )
         if output.destination:
             check(output.destination, directory=output.type == "local" or not output.tar)
+
+
+def _docker_holds_one() -> UsageError:
+    return UsageError(
+        "docker exporter does not support exporting manifest lists, use the oci exporter instead",
+        hint="-o type=oci,dest=FILE holds every platform",
+        reason="docker-archive-index",
+    )
 
 
 def insecure_hosts(outputs: Sequence[Output], tags: Sequence[Reference]) -> frozenset[str]:
@@ -186,11 +199,7 @@ class _Export:
         kind = "OCI" if output.type == "oci" else "docker"
         with reporter(f"exporting to {kind.lower()} image format", self.sink).running() as report:
             if output.type == "docker" and len(self.result.results) > 1:
-                raise UsageError(
-                    "docker exporter does not support exporting manifest lists, use the oci exporter instead",
-                    hint="-o type=oci,dest=FILE holds every platform",
-                    reason="docker-archive-index",
-                )
+                raise _docker_holds_one()
             image = self._assemble(output, report)
             self._prove(image)
             contents = [Content(image.descriptor, self._names(output), self._created())]

@@ -123,20 +123,21 @@ class Assembler:
         return blobs
 
     def _record_origins(self, blobs: Mapping[str, Blob]) -> None:
-        absent = {}
+        """Remember where layers of bases are: those that are not here are fetched from there, and a registry
+        that has them already need not be sent them."""
+        known = {}
         for id, blob in blobs.items():
             digest = blob.descriptor.digest
-            if self._layout.exists(digest):
-                continue
             places = tuple(self._result.origins.get(digest, ())) or self._origin_of(id)
-            if not places and not self._origins.places(digest):
+            if places:
+                known[digest] = places
+            elif not self._layout.exists(digest) and not self._origins.places(digest):
                 raise NotFoundError(
                     f"layer {digest} is neither in the local store nor known to be anywhere else",
                     hint="build again with --pull",
                     reason="layer-lost",
                 )
-            absent[digest] = places
-        self._origins.record(absent)
+        self._origins.record(known)
 
     def _origin_of(self, id: str) -> tuple[str, ...]:
         """The repository a base's layer would be fetched from, where the layer itself knows."""
