@@ -14,7 +14,7 @@ from polyarch.dockerfile.program import Program, instructions
 from polyarch.dockerfile.scope import BaseImage, Inputs
 from polyarch.errors import DockerfileError
 from polyarch.graph.convert import TargetResult, convert, wanted_images
-from polyarch.graph.stages import Options, StagePlan, plan_stages
+from polyarch.graph.stages import Options, StagePlan, StageState, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
 from polyarch.image.sparse import SparseStore
 from polyarch.oci import platform as platforms
@@ -71,20 +71,20 @@ def make_plan(
     parsed = dockerfile.parse(context.dockerfile, file=context.name)
     program = instructions(parsed)
     plans = [plan_stages(program, options, platform) for platform in wanted]
-    check_bases(resolver, [image for plan in plans for image in wanted_images(plan)])
+    images = [wanted_images(plan) for plan in plans]
+    check_bases(resolver, [image for wanted_by_plan in images for image in wanted_by_plan])
+    known = _known_bases(plans[0], images[0], resolver)
     graph = Graph()
     targets = tuple(convert(plan, graph, resolver) for plan in plans)
-    findings = _findings(parsed, context, plans[0], resolver)
+    findings = _findings(parsed, context, plans[0], known)
     return BuildPlan(program, options, graph, targets, resolver.local, findings)
 
 
 def _findings(
-    parsed: Dockerfile, context: MainContext, plan: StagePlan, resolver: BaseResolver
+    parsed: Dockerfile, context: MainContext, plan: StagePlan, bases: dict[int, BaseImage]
 ) -> tuple[Finding, ...]:
     """What the checks find; DockerfileError where the Dockerfile wants findings to be errors."""
-    inputs = Inputs(
-        plan.options.target, plan.options.build_args, plan.predefined, _known_bases(plan, resolver)
-    )
+    inputs = Inputs(plan.options.target, plan.options.build_args, plan.predefined, bases)
     ignore = Matcher(context.patterns) if context.patterns else None
     findings = lint(parsed, plan.program, inputs=inputs, ignore=ignore, target_platform=plan.target_platform)
     if findings and options_of(parsed).error:
@@ -99,10 +99,12 @@ def _findings(
     return findings
 
 
-def _known_bases(plan: StagePlan, resolver: BaseResolver) -> dict[int, BaseImage]:
+def _known_bases(
+    plan: StagePlan, images: Sequence[tuple[str, Platform, StageState]], resolver: BaseResolver
+) -> dict[int, BaseImage]:
     """What the checks should know of the images that stages start from."""
     known: dict[int, BaseImage] = {}
-    wanted = {id(state): (reference, platform) for reference, platform, state in wanted_images(plan)}
+    wanted = {id(state): (reference, platform) for reference, platform, state in images}
     for stage, state in zip(plan.program.stages, plan.states, strict=False):
         if id(state) in wanted:
             config = resolver.image(*wanted[id(state)]).config
