@@ -191,7 +191,6 @@ class Conversion:
     def _use_image(self, state: StageState, image: BaseImage, platform: Platform) -> None:
         self.bases[id(state)] = image
         state.image = Draft.from_config(image.config)
-        state.base_name = image.reference
         if not image.diff_ids:
             return
         op = ImageOp(
