@@ -180,7 +180,7 @@ class LayerStore:
         layer = StoredLayer(self, id, "step", toc=toc)
         self.forms.add(id, "step")
         self.forms.put_toc(id, toc)
-        self.state.trees.mkdir(parents=True, exist_ok=True)
+        self.state.trees.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(folder, self._folder(id))  # from here on the layer is there
         self._scratch.release(folder)
         with self._lock:
@@ -203,7 +203,7 @@ class LayerStore:
         folder = self._scratch.new("tree")
         try:
             fill(folder / _TREE)
-            self.state.trees.mkdir(parents=True, exist_ok=True)
+            self.state.trees.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 os.rename(folder, self._folder(id))
                 self._scratch.release(folder)

@@ -40,7 +40,8 @@ class CacheMounts:
         the same time gets another directory.
         """
         folder = self._folder / _name(mount, platform)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # setuid files may lie below
+        folder.mkdir(exist_ok=True)
         number = 0
         while True:
             lock = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
