@@ -124,9 +124,9 @@ class Matcher:
         state: list[bool] = []
         above = _parents(path) if parent is None else []
         for position, rule in enumerate(self._rules):
+            # Every rule is asked: one that cannot change this answer may change that of a path below.
             hit = parent is not None and parent[position]
-            if not hit and rule.negated == matched:
-                hit = rule.matches(path) or any(map(rule.matches, above))
+            hit = hit or rule.matches(path) or any(map(rule.matches, above))
             if hit:
                 matched = not rule.negated
             state.append(hit)
