@@ -9,7 +9,16 @@ import pytest
 
 from polyarch.dockerfile import parse
 from polyarch.dockerfile.dump import dump_findings
-from polyarch.dockerfile.lint import RULES, BaseImage, CheckOptions, Finding, Inputs, lint, parse_options
+from polyarch.dockerfile.lint import (
+    RULES,
+    BaseImage,
+    CheckOptions,
+    Finding,
+    Inputs,
+    lint,
+    lint_until_error,
+    parse_options,
+)
 from polyarch.dockerfile.program import instructions
 from polyarch.errors import DockerfileError, Location
 from polyarch.oci.platform import Platform
@@ -302,3 +311,10 @@ def test_what_can_only_fail_is_an_error() -> None:
             check(f"FROM scratch\n{line}\n")
         assert caught.value.location is not None and caught.value.location.start == 2
     assert check("FROM debian\nENV a=${FROM_BASE:?no}\n") == ()
+
+
+def test_findings_before_an_error_can_be_had() -> None:
+    dockerfile = parse("FROM scratch as x\nCMD y\nENV a=${b\nWORKDIR z\n")
+    findings, error = lint_until_error(dockerfile, instructions(dockerfile))
+    assert [finding.rule for finding in findings] == ["FromAsCasing", "JSONArgsRecommended"]
+    assert error is not None and error.location is not None and error.location.start == 3

@@ -15,7 +15,7 @@ from polyarch.dockerfile.lint_options import CheckOptions, options_of, parse_opt
 from polyarch.dockerfile.lint_rules import RULES, Rule
 from polyarch.dockerfile.program import Program
 from polyarch.dockerfile.scope import BaseImage, Inputs
-from polyarch.errors import Location
+from polyarch.errors import DockerfileError, Location
 from polyarch.oci.platform import Platform
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Inputs",
     "Rule",
     "lint",
+    "lint_until_error",
     "options_of",
     "parse_options",
 ]
@@ -94,6 +95,24 @@ def lint(
     findings are errors is for the caller (``options.error``). DockerfileError for what can only fail, such as
     a bad substitution.
     """
+    findings, error = lint_until_error(
+        dockerfile, program, inputs=inputs, ignore=ignore, target_platform=target_platform, options=options
+    )
+    if error is not None:
+        raise error
+    return findings
+
+
+def lint_until_error(
+    dockerfile: Dockerfile,
+    program: Program,
+    *,
+    inputs: Inputs | None = None,
+    ignore: IgnoreMatcher | None = None,
+    target_platform: Platform | None = None,
+    options: CheckOptions | None = None,
+) -> tuple[tuple[Finding, ...], DockerfileError | None]:
+    """As ``lint``, but with an error come the findings that were made before it."""
     from polyarch.dockerfile import lint_stages, lint_text
 
     chosen = options_of(dockerfile) if options is None else options
@@ -106,6 +125,10 @@ def lint(
             findings.append(Finding(name, message, rule.description, rule.url, where))
 
     context = Context(dockerfile, program, inputs or Inputs(), report, ignore, target_platform)
-    lint_text.check(context)
-    lint_stages.check(context)
-    return tuple(sorted(findings, key=lambda finding: finding.location.start))
+    stopped: DockerfileError | None = None
+    try:
+        lint_text.check(context)
+        lint_stages.check(context)
+    except DockerfileError as error:
+        stopped = error
+    return tuple(sorted(findings, key=lambda finding: finding.location.start)), stopped
