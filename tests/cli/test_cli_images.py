@@ -102,6 +102,19 @@ def test_push_and_pull(
     assert "not found" in err
 
 
+def test_an_image_by_digest(polyarch: Run, image: Descriptor, registry: str) -> None:
+    polyarch("tag", "app:1", f"{registry}/app:1")
+    polyarch("push", "-q", f"{registry}/app:1")
+    polyarch("rmi", "app:1", f"{registry}/app:1")
+    name = f"{registry}/app@{image.digest}"
+    assert polyarch("pull", "-q", name)[:2] == (0, name + "\n")
+    row = json.loads(polyarch("images", "--format", "json")[1])
+    assert (row["Names"], row["Repository"], row["Tag"]) == ([name], f"{registry}/app", "<none>")
+    assert image.digest in polyarch("imagetools", "inspect", "--local", name)[1]
+    assert polyarch("rmi", name)[0] == 0
+    assert polyarch("images", "-q")[1] == ""
+
+
 def test_pushing_what_is_not_there_or_nowhere(polyarch: Run, image: Descriptor) -> None:
     assert polyarch("push", "nothing:1")[0] == 1
     assert polyarch("push", "-a", "nothing")[0] == 1
@@ -140,6 +153,16 @@ def test_save_and_load(
     with target.open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         assert polyarch("load", "-q") == (0, "", "")
+
+
+def test_saving_from_several_places(polyarch: Run, image: Descriptor, tmp_path: Path) -> None:
+    elsewhere = Layout(tmp_path / "layout")
+    other = random_index(elsewhere, seed=8)
+    elsewhere.publish(other)
+    target = tmp_path / "both.tar"
+    code, _, err = polyarch("save", "-o", str(target), f"oci-layout://{elsewhere.root}", "app:1")
+    assert code == 0, err
+    assert polyarch("load", "-i", str(target))[1] == f"Loaded image: {other.digest}\nLoaded image: app:1\n"
 
 
 def test_saving_one_platform_for_docker(polyarch: Run, image: Descriptor, tmp_path: Path) -> None:

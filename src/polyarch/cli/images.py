@@ -168,6 +168,7 @@ def push(*, names: tuple[str, ...], all_tags: bool, quiet: bool, progress: str) 
 @click.option("--platform", default="", metavar="P", help="Only this platform.")
 def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) -> None:
     """Save images to an archive that docker, podman and polyarch can load."""
+    from polyarch.content.chain import Chain
     from polyarch.content.state import State
     from polyarch.content.walk import select
     from polyarch.export import archives
@@ -181,6 +182,7 @@ def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) 
     wanted = Platform.parse(platform) if platform else None
     with Client() as client:
         contents: dict[str, Content] = {}
+        stores = []
         for name in names:
             found = locate(name, state=State.default(), client=client, remote=False)
             target = found.descriptor
@@ -188,11 +190,12 @@ def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) 
                 target = select(found.store, target, wanted)
             named = [*contents[target.digest].names] if target.digest in contents else []
             contents[target.digest] = Content(target, [*named, *_names(found.name)])
+            stores.append(found.store)
         single = all(content.descriptor.media_type not in INDEXES for content in contents.values())
         docker = form == "docker" or (form == "auto" and single)
         write = archives.write_docker if docker else archives.write_oci
         with writing(destination) as sink:
-            write(found.store, list(contents.values()), sink)
+            write(Chain(stores), list(contents.values()), sink)
 
 
 @click.command(cls=GoCommand)
@@ -261,20 +264,25 @@ def _all_tags(names: tuple[str, ...]) -> list[Reference]:
     return found
 
 
-def _names(text: str) -> list[Reference]:
+def _reference(text: str) -> Reference | None:
     from polyarch.errors import UsageError
     from polyarch.oci.reference import Reference
 
     try:
-        reference = Reference.parse(text)
+        return Reference.parse(text)
     except UsageError:
-        return []  # found by its digest
-    return [reference] if reference.tag else []
+        return None  # a digest, or a place on disk
+
+
+def _names(text: str) -> list[Reference]:
+    """``text`` as a name that an archive can give."""
+    reference = _reference(text)
+    return [reference.with_tag(reference.tag)] if reference and reference.tag else []
 
 
 def _familiar(name: str) -> str:
-    references = _names(name)
-    return references[0].familiar if references else name
+    reference = _reference(name)
+    return reference.familiar if reference else name
 
 
 def _short(digest: str) -> str:
@@ -290,22 +298,21 @@ def _matches(image: LocalImage, name: str) -> bool:
     ):
         return True
     return any(
-        name
-        in (reference.familiar, str(reference), reference.name, _familiar(str(reference)).partition(":")[0])
+        name in (text, reference.familiar, reference.name, reference.with_tag("").familiar)
         for text in image.names
-        for reference in _names(text)
+        if (reference := _reference(text)) is not None
     )
 
 
 def _row(image: LocalImage, *, whole: bool) -> dict[str, Any]:
     from polyarch.cli.tables import age, size
 
-    first = next(iter(_names(image.names[0])), None) if image.names else None
+    first = _reference(image.names[0]) if image.names else None
     digest = image.descriptor.digest
     return {
         "Names": [_familiar(name) for name in image.names],
         "Repository": first.with_tag("").familiar if first else "<none>",
-        "Tag": first.tag if first else "<none>",
+        "Tag": (first.tag if first else "") or "<none>",
         "ID": digest if whole else _short(digest),
         "Digest": digest,
         "Platforms": [str(platform) for platform in image.platforms],
