@@ -45,7 +45,7 @@ def open_context(text: str, dockerfile: str | None, state: State, stdin: BinaryI
         )
     given = stdin.read(MAX_DOCKERFILE + 1) if dockerfile == "-" else None
     if text == "-":
-        return _from_stream(stdin, dockerfile)
+        return _from_stream(stdin, dockerfile, state)
     if is_git_url(text):
         from polyarch.context import git
 
@@ -56,7 +56,7 @@ def open_context(text: str, dockerfile: str | None, state: State, stdin: BinaryI
 
         file = http.fetch(text, state)
         with open(file.path, "rb") as stream:
-            return _from_stream(stream, dockerfile, given)
+            return _from_stream(stream, dockerfile, state, given)
     return _from_directory(Path(text), dockerfile, given, state)
 
 
@@ -122,10 +122,14 @@ def _find(context: Path, dockerfile: str | None) -> Path:
     )
 
 
-def _from_stream(stream: BinaryIO, dockerfile: str | None, given: bytes | None = None) -> MainContext:
+def _from_stream(
+    stream: BinaryIO, dockerfile: str | None, state: State, given: bytes | None = None
+) -> MainContext:
     start = stream.read(512)
     if is_archive_start(start):
-        layer = archive_layer(_Rejoined(start, stream), name="build context")  # type: ignore[arg-type]
+        folder = state.temporary
+        folder.mkdir(parents=True, exist_ok=True)
+        layer = archive_layer(_Rejoined(start, stream), name="build context", folder=folder)  # type: ignore[arg-type]
         return _from_rootfs(Rootfs((layer,)), dockerfile, given, "standard input")
     content = start + stream.read(MAX_DOCKERFILE + 1)
     if not content.strip():

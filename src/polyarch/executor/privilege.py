@@ -1,4 +1,5 @@
-"""Two places for file operations that must own files: this process (root), or the helper's user namespace."""
+"""Where an ordinary user's file operations find their owners: the helper's user namespace. Root needs none of
+this (``layer.direct``)."""
 
 from __future__ import annotations
 
@@ -8,17 +9,6 @@ from typing import BinaryIO
 
 from polyarch.executor import calls, wire
 from polyarch.executor.connection import Connection
-
-
-class Direct:
-    """``layer.layer.Privilege`` where this process may do everything itself."""
-
-    def call(self, function: str, *arguments: object, files: Sequence[int] = ()) -> object:
-        words = (*arguments, list(files)) if files else arguments
-        return calls.resolve(function)(*words)
-
-    def open(self, path: Path) -> BinaryIO:
-        return path.open("rb")
 
 
 class Namespaced:

@@ -23,9 +23,10 @@ from polyarch.errors import CancelledError, PolyarchError
 from polyarch.executor import description, syscalls, wire
 from polyarch.executor.connection import Connection
 from polyarch.executor.emulator import Emulators
-from polyarch.executor.privilege import Direct, Namespaced
+from polyarch.executor.privilege import Namespaced
 from polyarch.executor.running import Running
 from polyarch.executor.spec import ExitStatus, Mount, Output, Process, RootFilesystem
+from polyarch.layer.direct import DirectPrivilege
 from polyarch.layer.layer import Privilege
 
 
@@ -40,7 +41,7 @@ class Sandbox:
         self._connection: Connection | None = None
         self._registered = False
         self._closed = False
-        self._privilege: Privilege = Direct() if privileged else Namespaced(self._helper)
+        self._privilege: Privilege = DirectPrivilege() if privileged else Namespaced(self._helper)
 
     @classmethod
     def start(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -33,6 +34,7 @@ class Copying:
     action: CopyAction
     owner: tuple[int, int] | None
     epoch_ns: int | None = None
+    scratch: Path | None = None  # where archives are kept while they are unpacked
     _links: dict[str, str] = field(default_factory=dict)
     _files: list[tuple[str, str]] = field(default_factory=list)
     _include: Matcher | None = None
@@ -47,10 +49,12 @@ class Copying:
             if self.source.get(self.source.resolve(path)) is None:
                 raise _missing(path)
         for path in self._sources():
-            if action.unpack and unpack(self.canvas, self.source, path, action.destination, self.owner):
-                continue
-            self._copy(path)
+            if not (action.unpack and self._unpack(path)):
+                self._copy(path)
         self._describe_files()
+
+    def _unpack(self, path: str) -> bool:
+        return unpack(self.canvas, self.source, path, self.action.destination, self.owner, self.scratch)
 
     def _sources(self) -> list[str]:
         pattern = self.action.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -76,6 +77,11 @@ class FileOperation:
         base = Rootfs() if self._base is None else rootfs_of(inputs[0])
         return restore(record, self.session.layers, base)
 
+    def _scratch(self) -> Path:
+        folder = self.session.state.temporary
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def _draw(self, inputs: Sequence[Input]) -> Canvas:
         if self._drawn is None:
             base = Rootfs() if self._base is None else rootfs_of(inputs[0])
@@ -89,7 +95,7 @@ class FileOperation:
                     case CopyAction():
                         source = rootfs_of(inputs[action.input])
                         given = file_owner(action.chown, canvas.read) if action.chown else None
-                        Copying(canvas, source, action, given, epoch_ns).run()
+                        Copying(canvas, source, action, given, epoch_ns, self._scratch()).run()
             self._drawn = canvas
         return self._drawn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -15,12 +16,17 @@ from polyarch.ops.canvas import Canvas
 
 
 def unpack(
-    canvas: Canvas, source: Rootfs, path: str, destination: str, owner: tuple[int, int] | None
+    canvas: Canvas,
+    source: Rootfs,
+    path: str,
+    destination: str,
+    owner: tuple[int, int] | None,
+    folder: Path | None = None,
 ) -> bool:
     """Unpack ``path`` when it is a tar archive, compressed or not; False when it is something else.
 
     Members replace what is there, but a directory over a directory. Owners are the archive's unless
-    ``owner`` is given.
+    ``owner`` is given. The archive is kept in ``folder`` without a name, uncompressed.
     """
     followed = source.resolve(path)
     entry = source.get(followed)
@@ -30,7 +36,7 @@ def unpack(
         if not is_archive(stream):
             return False
     with source.open(followed) as stream:
-        members = Rootfs((archive_layer(stream, name=path),))
+        members = Rootfs((archive_layer(stream, name=path, folder=folder),))
     uid, gid = owner or (0, 0)
     top = canvas.resolve(destination)
     canvas.make_directories(top, uid, gid)
