@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,13 +19,14 @@ from pathlib import Path
 
 from bench.builders import Buildah, Builder, BuildKit, Own
 from bench.handlers import host_handlers
-from bench.rows import ROWS, Row
+from bench.rows import ROWS, SCENARIOS, Prepared, Scenario
 from bench.table import Measured, render, write
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print the table, perhaps keep it; returns an exit status."""
     options = _options(words)
+    chosen = options.rows.split(",") if options.rows else []
     registry = os.environ.get("PEERS_REGISTRY", "127.0.0.1:5000")
     peers = os.environ.get("POLYARCH_PEERS", "")
     with tempfile.TemporaryDirectory(prefix="polyarch-bench-", dir=os.environ.get("BENCH_TMP")) as name:
@@ -35,12 +37,15 @@ def main(words: Sequence[str] | None = None) -> int:
         builders = [builder for builder in builders if builder.name in options.builders.split(",")]
         base = builders[0].prepare_base(folder) if builders else ""
         measured: list[Measured] = []
-        for row in ROWS:
-            if options.rows and row.name not in options.rows.split(","):
+        for scenario in SCENARIOS:
+            wanted = [name for name, _ in scenario.rows if not chosen or name in chosen]
+            if not wanted:
                 continue
-            with host_handlers(enabled=options.host_handlers and row.emulated):
-                measured.append(_measure(row, builders, base, folder, options.rounds))
-            print(render([measured[-1]], head=len(measured) == 1), flush=True)
+            with host_handlers(enabled=options.host_handlers and scenario.emulated):
+                found = _measure(scenario, builders, base, folder, options.rounds)
+            found = [row for row in found if row.name in wanted]
+            print(render(found, head=not measured), flush=True)
+            measured += found
     if options.write:
         write(Path(__file__).with_name("README.md"), render(measured, head=True), rounds=options.rounds)
     return 0
@@ -48,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", default="", help=", ".join(row.name for row in ROWS))
+    parser.add_argument("--rows", default="", help=", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--builders", default="polyarch,buildkit,buildah")
     parser.add_argument(
@@ -60,26 +65,34 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _measure(row: Row, builders: Sequence[Builder], base: str, folder: Path, rounds: int) -> Measured:
-    """Every builder once a round, beginning with another one each time; the first round warms up."""
-    found = Measured(row.name, row.about)
-    for number in range(rounds + 1):
-        work = folder / f"{row.name}-{number}"
+def _measure(
+    scenario: Scenario, builders: Sequence[Builder], base: str, folder: Path, rounds: int
+) -> list[Measured]:
+    """Every row by every builder once a round, beginning with another builder each time."""
+    found = [Measured(name, about) for name, about in scenario.rows]
+    for number in range(rounds + scenario.warm):
+        work = folder / f"{found[0].name}-{number}"
         work.mkdir()
-        prepared = row.prepare(work, base)
+        prepared = scenario.prepare(work, base)
         shift = number % max(1, len(builders))
-        for builder in [*builders[shift:], *builders[:shift]]:
-            if builder.name in row.skip or builder.name in found.failed:
-                continue
-            taken = row.measure(builder, prepared)
-            if taken is None:
-                found.failed[builder.name] = builder.failure
-                print(f"{row.name}: {builder.name}: {builder.failure}", file=sys.stderr)
-            elif number > 0:
-                found.seconds.setdefault(builder.name, []).append(taken.seconds)
-                found.memory[builder.name] = max(found.memory.get(builder.name, 0), taken.memory)
-        row.clean(work)
+        order = [*builders[shift:], *builders[:shift]]
+        for row in found:
+            scenario.change(row.name, prepared.context)
+            for builder in order:
+                if builder.name not in scenario.skip and builder.name not in row.failed:
+                    _build(scenario, builder, prepared, row, counted=number >= scenario.warm)
+        shutil.rmtree(work)
     return found
+
+
+def _build(scenario: Scenario, builder: Builder, prepared: Prepared, row: Measured, *, counted: bool) -> None:
+    taken = scenario.measure(builder, prepared)
+    if taken is None:
+        row.failed[builder.name] = builder.failure
+        print(f"{row.name}: {builder.name}: {builder.failure}", file=sys.stderr)
+    elif counted:
+        row.seconds.setdefault(builder.name, []).append(taken.seconds)
+        row.memory[builder.name] = max(row.memory.get(builder.name, 0), taken.memory)
 
 
 if __name__ == "__main__":

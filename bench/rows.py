@@ -1,15 +1,17 @@
-"""The rows of the table: what is built, and what of it is timed."""
+"""The rows of the table: what is built, and what of it is timed.
+
+A scenario is one context and some builds of it in a row; each of them is a row of the table.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.builders import POLYARCH, Builder, Taken
@@ -34,23 +36,22 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. A cold build has a word in it that no cache can know; the base is there."""
+class Scenario:
+    """Builds of one context, each a row: its name and what it is. The first one is cold: it has a word in it
+    that no cache can know; the base is there."""
 
-    name: str
-    about: str
+    rows: Sequence[tuple[str, str]]
     platforms: Sequence[str] = NATIVE
     emulated: bool = False
     skip: Sequence[str] = ()
-    again: bool = False  # build once unmeasured, then measure the same again
-    seen: dict[str, str] = field(default_factory=dict, compare=False)
+    warm: bool = True  # whether a first round is not counted
 
     def prepare(self, folder: Path, base: str) -> Prepared:
         """Make the context of a round."""
         context, word = folder / "context", uuid.uuid4().hex[:12]
         context.mkdir()
         (context / "Dockerfile").write_text(self.dockerfile(base, word))
-        self.fill(context, word)
+        self.fill(context)
         os.sync()
         return Prepared(context, word)
 
@@ -58,27 +59,18 @@ class Row:
         """What is built."""
         raise NotImplementedError
 
-    def fill(self, context: Path, word: str) -> None:
+    def fill(self, context: Path) -> None:
         """More files of the context."""
 
-    def change(self, context: Path) -> None:
-        """What changes between the unmeasured build and the measured one."""
+    def change(self, row: str, context: Path) -> None:
+        """What changes before the builds of ``row``."""
 
     def measure(self, builder: Builder, prepared: Prepared) -> Taken | None:
-        """Build, as often as the row needs it; the last build counts."""
-        name = f"{self.name}:{prepared.word}"
-        if self.again:
-            if builder.build(prepared.context, self.platforms, name) is None:
-                return None
-            self.change(prepared.context)
-        return builder.build(prepared.context, self.platforms, name)
-
-    def clean(self, folder: Path) -> None:
-        """Forget the round's files."""
-        shutil.rmtree(folder)
+        """One build."""
+        return builder.build(prepared.context, self.platforms, f"{self.rows[0][0]}:{prepared.word}")
 
 
-class TenRuns(Row):
+class TenRuns(Scenario):
     """Ten small RUN steps, each changing a file."""
 
     def dockerfile(self, base: str, word: str) -> str:
@@ -86,8 +78,8 @@ class TenRuns(Row):
         return "\n".join([f"FROM {base}", *steps]) + "\n"
 
 
-class BigContext(Row):
-    """20,000 files, 214 MB, of random bytes, copied."""
+class BigContext(Scenario):
+    """20,000 files, 214 MB, of random bytes, copied; at last one of them is another."""
 
     files = 20_000
     size = 10_700
@@ -95,7 +87,7 @@ class BigContext(Row):
     def dockerfile(self, base: str, word: str) -> str:
         return f"FROM {base}\nCOPY . /app/\n"
 
-    def fill(self, context: Path, word: str) -> None:
+    def fill(self, context: Path) -> None:
         for folder in range(self.files // 100):
             below = context / f"d{folder:03}"
             below.mkdir()
@@ -103,28 +95,24 @@ class BigContext(Row):
             for number in range(100):
                 (below / f"f{number:02}").write_bytes(data[number * self.size : (number + 1) * self.size])
 
-
-class OneChanged(BigContext):
-    """The same, with one file changed since."""
-
-    def change(self, context: Path) -> None:
-        (context / "d050" / "f50").write_bytes(os.urandom(self.size))
-        time.sleep(0.02)
+    def change(self, row: str, context: Path) -> None:
+        if row.endswith("one-changed"):
+            (context / "d050" / "f50").write_bytes(os.urandom(self.size))
 
 
-class CopyOnly(Row):
+class CopyOnly(Scenario):
     """A final stage of nothing but COPY, for many platforms."""
 
     def dockerfile(self, base: str, word: str) -> str:
         return f"FROM scratch\nCOPY data /data/\nCOPY Dockerfile /{word}\n"
 
-    def fill(self, context: Path, word: str) -> None:
+    def fill(self, context: Path) -> None:
         (context / "data").mkdir()
         for number in range(200):
             (context / "data" / f"f{number}").write_bytes(os.urandom(100_000))
 
 
-class StartUp(Row):
+class StartUp(Scenario):
     """``polyarch --version`` beside ``python -c pass``: for the table, the second plays the other builder."""
 
     def dockerfile(self, base: str, word: str) -> str:
@@ -135,28 +123,39 @@ class StartUp(Row):
         if builder.name == "buildkit":
             words = [sys.executable, "-c", "pass"]
         times = []
-        for _ in range(10):
+        for _ in range(20):
             begun = time.perf_counter()
             subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
             times.append(time.perf_counter() - begun)
         return Taken(sorted(times)[len(times) // 2], 0)
 
 
-ROWS: tuple[Row, ...] = (
-    StartUp("start", "`polyarch --version`; beside it `python -c pass`", skip=("buildah",)),
-    TenRuns("runs-cold", "10 RUN steps, cold cache, amd64"),
-    TenRuns("runs-unchanged", "the same again, nothing changed", again=True),
+SCENARIOS: tuple[Scenario, ...] = (
+    StartUp((("start", "`polyarch --version`; beside it `python -c pass`"),), skip=("buildah",)),
     TenRuns(
-        "runs-emulated", "10 RUN steps, cold cache, amd64 and emulated arm64", platforms=TWO, emulated=True
+        (
+            ("runs-cold", "10 RUN steps, cold cache, amd64"),
+            ("runs-unchanged", "the same again, nothing changed"),
+        )
     ),
     TenRuns(
-        "runs-emulated-unchanged", "the same again, nothing changed", platforms=TWO, emulated=True, again=True
+        (
+            ("runs-emulated", "10 RUN steps, cold cache, amd64 and emulated arm64"),
+            ("runs-emulated-unchanged", "the same again, nothing changed"),
+        ),
+        platforms=TWO,
+        emulated=True,
     ),
-    BigContext("context-cold", "COPY of 20,000 files and 214 MB, cold cache, two platforms", platforms=TWO),
-    BigContext("context-unchanged", "the same again, nothing changed", platforms=TWO, again=True),
-    OneChanged(
-        "context-one-changed", "the same again, one file of 20,000 changed", platforms=TWO, again=True
+    BigContext(
+        (
+            ("context-cold", "COPY of 20,000 files and 214 MB, cold cache, two platforms"),
+            ("context-unchanged", "the same again, nothing changed"),
+            ("context-one-changed", "the same again, one file of 20,000 changed"),
+        ),
+        platforms=TWO,
+        warm=False,
     ),
-    CopyOnly("copy-two", "COPY of 200 files and 20 MB onto scratch, 2 platforms", platforms=TWO),
-    CopyOnly("copy-twelve", "the same for 12 platforms", platforms=TWELVE),
+    CopyOnly((("copy-two", "COPY of 200 files and 20 MB onto scratch, 2 platforms"),), platforms=TWO),
+    CopyOnly((("copy-twelve", "the same for 12 platforms"),), platforms=TWELVE),
 )
+ROWS = tuple(name for scenario in SCENARIOS for name, _ in scenario.rows)
