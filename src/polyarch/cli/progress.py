@@ -94,7 +94,8 @@ class _Plain:
                 case VertexStatus(done=True):
                     step = self._steps.get(event.digest)
                     if step is not None:
-                        self._print(step, f"{event.id} {_bytes(event.current)} done")
+                        size = f" {_bytes(event.current)}" if event.current else ""
+                        self._print(step, f"{event.id}{size} done")
                 case Warning():
                     print(_warned(event), file=self._stream)
 
