@@ -2,11 +2,14 @@
 
 Overlayfs copies a file up when it is opened for writing or its metadata is set, and its directories with it,
 whether anything changes or not. What is equal to what lies below is no change; modification times of
-directories alone are none either.
+directories alone are none either. The directories above a change are in the layer all the same: engines
+that unpack each layer into a directory of its own would otherwise make them anew, root's and 0755, and hide
+``/tmp``'s 1777 or the owner of a home.
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterable, Sequence
 
 from polyarch.layer.entry import Entry, Toc
@@ -46,7 +49,21 @@ def reduce(raw: Toc, base: Rootfs, describe: Describe) -> Toc:
             kept.append(entry)
         elif entry.type == "file":
             doubtful.append(entry)
-    return canonical([*kept, *_changed(doubtful, base, describe)])
+    kept += _changed(doubtful, base, describe)
+    return canonical([*kept, *_above(kept, raw)])
+
+
+def _above(kept: Sequence[Entry], raw: Toc) -> Iterable[Entry]:
+    """The directories that hold what is kept, where they are not kept themselves, as the step left them."""
+    there = {entry.path for entry in kept if entry.type == "directory"}
+    wanted: set[str] = set()
+    for entry in kept:
+        parent = posixpath.dirname(entry.path)
+        while parent and parent not in wanted:
+            wanted.add(parent)
+            parent = posixpath.dirname(parent)
+    wanted -= there
+    return (entry for entry in raw.entries if entry.type == "directory" and entry.path in wanted)
 
 
 def _same(entry: Entry, below: Entry) -> bool:
