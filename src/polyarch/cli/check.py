@@ -10,15 +10,16 @@ from typing import Any
 
 from polyarch import dockerfile
 from polyarch.cli import options as values
+from polyarch.cli.refusal import refusal
 from polyarch.content.state import State
 from polyarch.context.ignore import Matcher
 from polyarch.context.main import MainContext, open_context
 from polyarch.dockerfile.ast import Dockerfile
-from polyarch.dockerfile.lint import Finding, lint, options_of
+from polyarch.dockerfile.lint import Finding, lint_until_error, options_of
 from polyarch.dockerfile.outline import outline, targets
 from polyarch.dockerfile.program import instructions
 from polyarch.dockerfile.scope import Inputs
-from polyarch.errors import DockerfileError, Location, UsageError
+from polyarch.errors import DockerfileError, Location, PolyarchError, UsageError
 
 CALLS = ("check", "outline", "targets")
 Json = dict[str, Any]
@@ -61,13 +62,15 @@ def _format(extra: str) -> str:
 
 
 def _check(context: MainContext, inputs: Inputs, form: str) -> int:
-    error: DockerfileError | None = None
+    error: PolyarchError | None = None
     findings: tuple[Finding, ...] = ()
     failing = False
     try:
         parsed = dockerfile.parse(context.dockerfile, file=context.name)
+        program = instructions(parsed)
         ignore = Matcher(context.patterns) if context.patterns else None
-        findings = lint(parsed, instructions(parsed), inputs=inputs, ignore=ignore)
+        findings, error = lint_until_error(parsed, program, inputs=inputs, ignore=ignore)
+        error = error or refusal(program, inputs)
         failing = options_of(parsed).error and bool(findings)
     except DockerfileError as caught:
         error = caught
@@ -77,9 +80,10 @@ def _check(context: MainContext, inputs: Inputs, form: str) -> int:
             found["buildError"] = {"message": error.summary, "location": _ranges(error.location)}
         print(json.dumps(found, indent=2))
         return 1 if error is not None or findings else 0
+    if findings or error is None:
+        print("\n".join(_check_text(findings)))
     if error is not None:
         raise error
-    print("\n".join(_check_text(findings)))
     if failing:
         rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
         print(f"error: lint violation found for rules: {rules}", file=sys.stderr)

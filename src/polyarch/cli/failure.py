@@ -11,7 +11,7 @@ from polyarch.errors import Location, PolyarchError
 
 def excerpt(location: Location) -> str:
     """The lines of ``location`` with two around them, each numbered, the guilty ones marked."""
-    lines = location.source.splitlines()
+    lines = location.source.rstrip("\n").split("\n")
     first, last = max(1, location.start - 2), min(len(lines), location.end + 2)
     width = len(str(last))
     shown = [f"{location.file}:{location.start}"]

@@ -51,9 +51,11 @@ class StepNames:
     def _text(self, state: StageState, instruction: Instruction) -> str:
         first, _, rest = instruction.original.partition("\n")[0].partition(" ")
         text = f"{first.upper()} {rest}".rstrip()
-        if isinstance(instruction, Run):
-            return text
+        escape = self._plan.program.escape
         try:
-            return shell.expand(text, state.environment, escape=self._plan.program.escape)
+            if isinstance(instruction, Run):
+                style = shell.Style(escape, keep_quotes=True, keep_unset=True)
+                return shell.process(text, state.environment, style).text
+            return shell.expand(text, state.environment, escape=escape)
         except PolyarchError:
             return text

@@ -1,0 +1,79 @@
+"""``build --check`` and ``--call``: verdicts, forms and exit codes, without a build."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from polyarch.cli.main import main
+
+
+def answer(
+    capsys: pytest.CaptureFixture[str], folder: Path, text: str, *options: str
+) -> tuple[int, str, str]:
+    (folder / "Dockerfile").write_text(text)
+    code = main(["build", *options, str(folder)])
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return code, shown.out, shown.err
+
+
+def test_nothing_to_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = answer(capsys, tmp_path, "FROM scratch\nCOPY a /\n", "--check")
+    assert (code, out) == (0, "Check complete, no warnings found.\n")
+
+
+def test_warnings_are_shown_with_their_page_and_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = answer(capsys, tmp_path, "FROM scratch AS Foo\nCOPY a /\n", "--check")
+    assert code == 1
+    assert "WARNING: StageNameCasing - " in out and ">>> 1 | FROM scratch AS Foo" in out
+
+
+def test_json_has_dockers_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = answer(capsys, tmp_path, "FROM scratch AS Foo\n", "--call", "check,format=json")
+    warning = json.loads(out)["warnings"][0]
+    assert code == 1
+    assert warning["ruleName"] == "StageNameCasing"
+    assert warning["location"]["ranges"][0]["start"] == {"line": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("FROM scratch\nCOPPY a b\n", "did you mean COPY?"),
+        ("FROM scratch\nSTOPSIGNAL SIGTREM\n", "did you mean SIGTERM?"),
+        ("FROM scratch AS a\nCOPY --from=b / /\nFROM a AS b\n", "a -> b -> a"),
+        ("FROM debian\nCOPY --chmod=999 a b\n", "invalid chmod"),
+        ("FROM $NOTHING\n", "is empty after its variables"),
+        ("FROM debian\nRUN --mount=target=/ true\n", "invalid mount target"),
+    ],
+)
+def test_what_a_build_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    code, _, err = answer(capsys, tmp_path, text, "--check")
+    assert code == 1 and words in err
+
+
+def test_a_base_may_bring_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "FROM debian\nENV X=${FROM_THE_BASE:?needed}\n"
+    assert answer(capsys, tmp_path, text, "--check")[0] == 0
+
+
+def test_outline_and_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "ARG V=1\n# made the thing\nFROM scratch AS made\nFROM made\nARG V\n"
+    code, out, _ = answer(capsys, tmp_path, text, "--call", "targets")
+    assert code == 0 and "(default)" in out and "made the thing" in out or "made" in out
+    code, out, _ = answer(capsys, tmp_path, text, "--call", "outline")
+    assert code == 0 and "V" in out
+    code, out, _ = answer(capsys, tmp_path, text, "--call", "outline,format=json")
+    assert code == 0 and json.loads(out)["args"][0]["name"] == "V"
+
+
+def test_an_unknown_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = answer(capsys, tmp_path, "FROM scratch\n", "--call", "bogus")
+    assert code == 2 and "bogus" in err
