@@ -67,7 +67,7 @@ def test_a_base_may_bring_what_is_missing(tmp_path: Path, capsys: pytest.Capture
 def test_outline_and_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "ARG V=1\n# made the thing\nFROM scratch AS made\nFROM made\nARG V\n"
     code, out, _ = answer(capsys, tmp_path, text, "--call", "targets")
-    assert code == 0 and "(default)" in out and "made the thing" in out or "made" in out
+    assert code == 0 and "(default)" in out and "made" in out
     code, out, _ = answer(capsys, tmp_path, text, "--call", "outline")
     assert code == 0 and "V" in out
     code, out, _ = answer(capsys, tmp_path, text, "--call", "outline,format=json")
