@@ -13,7 +13,7 @@ from polyarch.errors import ContentError, UsageError
 from polyarch.layer.layer import Blob
 from polyarch.oci import digest as digests
 from polyarch.oci import media_types as types
-from polyarch.oci.config import ImageConfig, RootFs
+from polyarch.oci.config import ContainerConfig, ImageConfig, RootFs
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Index, Manifest, Raw, encode
 from polyarch.oci.platform import Platform
@@ -49,6 +49,7 @@ def assemble(
     _check_history(config, layers)
     complete = msgspec.structs.replace(
         config,
+        config=None if config.config is None else without_empty(config.config),
         architecture=platform.architecture,
         os=platform.os,
         os_version=platform.os_version or config.os_version,
@@ -67,6 +68,12 @@ def assemble(
         annotations=dict(sorted((annotations or {}).items())),
     )
     return AssembledManifest(encode(manifest), data, named)
+
+
+def without_empty(config: ContainerConfig) -> ContainerConfig:
+    """The same with empty lists and maps (``CMD []``) left out, as Docker writes them: both mean none."""
+    empty = {name: None for name in config.__struct_fields__ if getattr(config, name) in ((), {})}
+    return msgspec.structs.replace(config, **empty)
 
 
 def index(
