@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from polyarch.graph.vertex import CopyAction, FileOp, MakeDirectoryAction, MergeOp
+from polyarch.layer import toc as tocs
 from polyarch.layer.entry import Toc
 from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
@@ -132,4 +133,4 @@ class MergeOperation:
 def content_digest(toc: Toc) -> str:
     """A digest of what the entries are, their times aside."""
     timeless = [msgspec.structs.replace(entry, mtime_ns=0, machine="") for entry in toc.entries]
-    return digest_of(msgspec.json.encode(timeless, order="deterministic").decode("utf-8", "replace"))
+    return tocs.name(Toc(tuple(timeless)), kind="content")
