@@ -37,11 +37,15 @@ from polyarch.ops.result import digest_of
 from polyarch.ops.session import ContextFiles
 from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.proof.bases import BaseResolver
-from polyarch.proof.variant import prove
+from polyarch.proof.built import Built, prove_built
+from polyarch.proof.finding import Mode, Policy, read_ignore_file, refuse
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
+
+
+IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class BuildRequest:
     pull: bool = False
     allow: frozenset[str] = frozenset()
     runtime: str = ""
-    proof: bool = True
+    proof: Mode = "default"
+    proof_ignore: tuple[str, ...] = ()
 
     def epoch(self) -> int | None:
         """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
@@ -123,7 +128,7 @@ def run(
     state = state or State.default()
     cancelled = cancelled or Event()
     seen = _Watch(events)
-    check_outputs(request.outputs, request.tags)
+    check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with _client(request) as client:
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
@@ -141,8 +146,7 @@ def run(
             except PolyarchError as error:
                 raise _explained(error, seen.failed, plan) from None
             result = _assemble(plan, solved, request, state)
-            if request.proof:
-                _prove(result, node)
+            _prove(result, plan, request, node, events)
             summary = export(
                 result,
                 request.outputs,
@@ -258,12 +262,25 @@ def _assemble(
     return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
 
 
-def _prove(result: BuildResult, node: EmbeddedNode) -> None:
-    """Refuse variants that cannot start on their platform. A base that was never fetched is not fetched for
-    this: such an image starts what its base's publisher put there."""
-    for one in result.results:
-        if all(node.layers.at_hand(layer) for layer in one.rootfs.layers):
-            prove(one.rootfs, one.config, one.platform)
+def _prove(
+    result: BuildResult, plan: BuildPlan, request: BuildRequest, node: EmbeddedNode, events: EventSink
+) -> None:
+    """Refuse variants that cannot run on their platform; tell of what is probably not meant."""
+    if request.proof == "off":
+        return
+    bases = [len(target.base.diff_ids) if target.base else 0 for target in plan.targets]
+    built = [
+        Built(one.platform, one.rootfs, one.config, base)
+        for one, base in zip(result.results, bases, strict=True)
+    ]
+    file = Path(request.context, IGNORE_FILE)
+    ignore = read_ignore_file(file.read_text(errors="replace")) if file.is_file() else ()
+    policy = Policy(request.proof, (*request.proof_ignore, *ignore))
+    found = policy.apply(prove_built(built, node.layers, SqliteCache(node.state.database)))
+    for finding in found:
+        if finding.severity == "warning":
+            events(Warning(finding.rule, f"{finding.platform}: {finding}", finding.url))
+    refuse(found)
 
 
 def _dated(

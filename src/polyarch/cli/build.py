@@ -77,9 +77,12 @@ _MANY: dict[str, Any] = {"multiple": True}
 )
 @click.option(
     "--proof",
-    type=click.Choice(["default", "off"]),
+    type=click.Choice(["strict", "default", "off"]),
     default="default",
-    help="Refuse variants that cannot run on their platform, or not.",
+    help="Refuse variants that cannot run on their platform; strict: and what is probably not meant.",
+)
+@click.option(
+    "--proof-ignore", "proof_ignore", metavar="PATTERN", help="Accept these files, or this rule.", **_MANY
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--builder", hidden=True)
@@ -150,7 +153,8 @@ def _request(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         allow=frozenset(word for text in options["allow"] for word in text.split(","))
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
-        proof=options["proof"] != "off",
+        proof=options["proof"],
+        proof_ignore=options["proof_ignore"],
     )
 
 

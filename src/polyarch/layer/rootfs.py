@@ -189,6 +189,14 @@ class Rootfs:
                 result[position] = entry if entry.path == path else msgspec.structs.replace(entry, path=path)
         return result
 
+    def content(self, path: str) -> tuple[Entry, int] | None:
+        """The entry that holds the bytes of ``path`` (a hardlink's is that of its file) and the number of its
+        layer, lowest 0; None when there is no regular file."""
+        try:
+            return self._content(path)
+        except (NotFoundError, ContentError):
+            return None
+
     def sizes(self, paths: Sequence[str]) -> list[int]:
         """The sizes in bytes of the regular files at ``paths``."""
         return [self._content(path)[0].size for path in paths]
