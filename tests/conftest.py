@@ -73,6 +73,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if any(marker.name in MAY_SKIP for marker in item.iter_markers()):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    if os.geteuid() != 0 and "root" in str(reason):
+        return  # what only root can try is tried where root runs the tests
     report.outcome = "failed"
     report.longrepr = f"skipped under CI, where nothing may be missing: {reason}"
 
