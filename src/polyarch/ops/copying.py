@@ -49,6 +49,7 @@ class Copying:
             if self.source.get(self.source.resolve(path)) is None:
                 raise _missing(path)
         for path in self._sources():
+            self._links.clear()  # names of one file are joined within one match of a pattern only
             if not (action.unpack and self._unpack(path)):
                 self._copy(path)
         self._describe_files()
