@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from urllib.parse import urlsplit
 
 from polyarch.context.git import is_git_url
 from polyarch.context.http import is_http_url
@@ -190,10 +189,8 @@ class _Actions:
     def _http(self, source: str) -> None:
         self._refuse_copy("URL")
         assert isinstance(self.instruction, Add)
-        name = posixpath.basename(urlsplit(source).path) or "__unnamed__"
-        vertex = Vertex(HttpOp(url=source, checksum=self.instruction.checksum))
-        # The file is stored under a fixed name; what it is called follows from the URL.
-        self._act(vertex, "/" + name, name=source, unpack=bool(self.instruction.unpack))
+        op = HttpOp(url=source, checksum=self.instruction.checksum)
+        self._act(Vertex(op), "/" + op.file_name, name=source, unpack=bool(self.instruction.unpack))
 
     def _local(self, source: str) -> None:
         instruction = self.instruction

@@ -7,9 +7,11 @@ operations that run code carry a platform. So what does not depend on the platfo
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -44,6 +46,12 @@ class HttpOp(Operation, frozen=True, kw_only=True):
 
     url: str
     checksum: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called: the last part of the URL's path, decoded."""
+        name = posixpath.basename(unquote(urlsplit(self.url).path).rstrip("/"))
+        return "__unnamed__" if name in ("", ".", "..") or "\0" in name else name
 
 
 class GitOp(Operation, frozen=True, kw_only=True):

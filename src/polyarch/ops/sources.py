@@ -7,10 +7,8 @@ tells those above whether anything changed.
 from __future__ import annotations
 
 import io
-import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from polyarch.graph.vertex import GitOp, HttpOp, ImageOp, InlineOp, LocalOp
 from polyarch.layer.entry import Entry, Toc
@@ -77,9 +75,8 @@ class SourceOperation:
         from polyarch.context import http
 
         file = http.fetch(op.url, self.session.state, checksum=op.checksum)
-        name = posixpath.basename(urlsplit(op.url).path) or "__unnamed__"
         mtime = file.last_modified_ns
-        entry = Entry(name, "file", 0o600, size=file.size, mtime_ns=mtime, digest=file.digest)
+        entry = Entry(op.file_name, "file", 0o600, size=file.size, mtime_ns=mtime, digest=file.digest)
         return self._file(entry, lambda _: open(file.path, "rb"))
 
     def _inline(self, op: InlineOp) -> Result:
