@@ -110,16 +110,17 @@ class Dispatcher:
                 _configure(instruction, image)
 
     def _workdir(self, instruction: Workdir, state: StageState, image: Draft, *, triggered: bool) -> None:
-        path = posixpath.normpath(posixpath.join("/", image.working_dir, instruction.path))
+        written = instruction.path
+        path = posixpath.normpath(posixpath.join("/", image.working_dir, written))
         path = "/" + path.lstrip("/")
-        image.working_dir = path
+        image.working_dir = written if written.startswith("/") else path  # as docker: what is absolute stays
         name = self.names.next(state, instruction, triggered=triggered)
         if path != "/":
             action = MakeDirectoryAction(path=path, owner=image.user)
             inputs = (state.vertex,) if state.vertex is not None else ()
             op = FileOp(actions=(action,), detached=not inputs, epoch=self.plan.options.epoch)
             state.vertex = self.graph.add(Vertex(op, inputs), step_meta(name, state, instruction, self.plan))
-        image.commit(f"WORKDIR {path}", layer=path != "/")
+        image.commit(f"WORKDIR {image.working_dir}", layer=path != "/")
 
     def _arg(self, instruction: Arg, state: StageState, image: Draft) -> None:
         given, inherited = self.plan.options.build_args, self.plan.global_args

@@ -42,7 +42,7 @@ def run_vertex(
         environment=tuple(
             f"{key}={value}" for key, value in state.environment.items() if not _is_proxy(key, state)
         ),
-        directory=image.working_dir or "/",
+        directory=posixpath.normpath("/" + image.working_dir.lstrip("/")),
         platform=state.platform,
         user=image.user,
         mounts=tuple(mounts),
