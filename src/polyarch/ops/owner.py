@@ -89,6 +89,7 @@ def _find(rows: list[list[str]], name: str, columns: int) -> list[str] | None:
 def _unknown(what: str, name: str, file: str) -> PolyarchError:
     return PolyarchError(
         f"unable to find {what} {name}: no matching entries in /etc/{file} of the image",
-        hint=f"create the {what} in an earlier RUN, or give its number",
+        hint=f"create the {what} in an earlier RUN, or give its number; with --link only numbers work, since "
+        "nothing of the image below is looked at",
         reason=f"unknown-{what}",
     )
