@@ -16,6 +16,7 @@ import msgspec
 
 from polyarch.errors import ContentError
 from polyarch.layer import tar_header
+from polyarch.layer.machine import HEADER_BYTES
 from polyarch.layer.tar_header import BLOCK, damaged, number
 
 MAX_SPECIAL = 8 << 20  # bytes of one PAX header or long name; xattrs are 64 KiB each at most
@@ -265,11 +266,12 @@ class TarReader:
 
     def _data(self, wanted: int) -> Iterator[bytes]:
         while wanted:
-            chunk = self._buffer[self._at : self._at + wanted] if self._at else self._buffer[:wanted]
-            if not chunk:
-                self._refill()
-                continue
-            self._at += len(chunk)
+            if len(self._buffer) - self._at < min(wanted, HEADER_BYTES):
+                # However the stream was cut: what tells a file's machine comes in one piece.
+                chunk = self._exactly(min(wanted, HEADER_BYTES))
+            else:
+                chunk = self._buffer[self._at : self._at + wanted] if self._at else self._buffer[:wanted]
+                self._at += len(chunk)
             self._left -= len(chunk)
             self._pending -= len(chunk)
             wanted -= len(chunk)
