@@ -44,7 +44,6 @@ from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 
-
 IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
 
 

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("polyarch.cli.serve:serve", "Serve a registry."),
     "system": ("polyarch.cli.system:system", "Show where polyarch keeps its state."),
     "tag": ("polyarch.cli.images:tag", "Give an image of the local store another name."),
+    "verify": ("polyarch.cli.verify:verify", "Prove that every variant of an image is what it says."),
 }
 
 
@@ -92,4 +93,3 @@ def main(arguments: list[str] | None = None) -> int:
         from polyarch.cli.failure import report
 
         return report(error)
-

@@ -19,7 +19,8 @@ _FEW_FILES = 20  # fewer tell nothing
 _FEW_BYTES = 1 << 20
 _UNLIKE = 4  # so many times fewer files, or bytes, than the others have
 _ALIKE = 0.3  # share of common names below which two variants are different images
-_ARCHITECTURES = re.compile(
+# Every spelling of an architecture in names of files and in what programs print.
+ARCHITECTURES = re.compile(
     r"x86[_-]64|amd64|aarch64|arm64|arm(?:v\d\w*|hf|el)?|i[3-6]86|riscv64|s390x|p(?:ower)?pc64(?:le|el)?|"
     r"loong(?:arch)?64|mips\w*|gnueabi(?:hf)?|musleabi(?:hf)?|\bx64\b|\b386\b"
 )
@@ -52,7 +53,7 @@ class Contents:
             for entry in entries:
                 contents.code = contents.code or entry.machine.startswith("elf:")
                 if number >= base_layers and entry.type == "file":
-                    contents.names.add(_ARCHITECTURES.sub("@", entry.path))
+                    contents.names.add(ARCHITECTURES.sub("@", entry.path))
                     contents.size += entry.size
         return contents
 
