@@ -3,8 +3,9 @@
     python -m bench [--rows WORD,…] [--rounds N] [--builders WORD,…] [--host-handlers] [--write]
 
 POLYARCH_PEERS names a script that runs commands where docker buildx, buildah and a registry are
-(``peers run CMD…``); without it only our own times are measured. PEERS_REGISTRY (default 127.0.0.1:5000)
-is the registry every builder pushes to. ``--write`` puts the table into bench/README.md.
+(``peers run CMD…``); without it only our own times are measured, with a registry of our own. PEERS_REGISTRY
+(default 127.0.0.1:5000) is the registry every builder pushes to. ``--write`` puts the table into
+bench/README.md.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.builders import Buildah, Builder, BuildKit, Own
+from bench.builders import Buildah, Builder, BuildKit, Own, prepare_base
 from bench.handlers import host_handlers
+from bench.registry import registry
 from bench.rows import ROWS, SCENARIOS, Prepared, Scenario
 from bench.table import Measured, render, write
 
@@ -27,16 +29,15 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure, print the table, perhaps keep it; returns an exit status."""
     options = _options(words)
     chosen = options.rows.split(",") if options.rows else []
-    registry = os.environ.get("PEERS_REGISTRY", "127.0.0.1:5000")
     peers = os.environ.get("POLYARCH_PEERS", "")
-    with tempfile.TemporaryDirectory(prefix="polyarch-bench-", dir=os.environ.get("BENCH_TMP")) as name:
+    measured: list[Measured] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="polyarch-bench-", dir=os.environ.get("BENCH_TMP")) as name,
+        registry(Path(name), peers=bool(peers)) as address,
+    ):
         folder = Path(name)
-        builders: list[Builder] = [Own(folder / "state", registry)]
-        if peers:
-            builders += [BuildKit(peers, registry), Buildah(peers, registry)]
-        builders = [builder for builder in builders if builder.name in options.builders.split(",")]
-        base = builders[0].prepare_base(folder) if builders else ""
-        measured: list[Measured] = []
+        builders = _builders(options.builders.split(","), folder, address, peers)
+        base = prepare_base(folder, address)
         for scenario in SCENARIOS:
             wanted = [name for name, _ in scenario.rows if not chosen or name in chosen]
             if not wanted:
@@ -49,6 +50,13 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.write:
         write(Path(__file__).with_name("README.md"), render(measured, head=True), rounds=options.rounds)
     return 0
+
+
+def _builders(names: Sequence[str], folder: Path, address: str, peers: str) -> list[Builder]:
+    builders: list[Builder] = [Own(folder / "state", address)]
+    if peers:
+        builders += [BuildKit(peers, address), Buildah(peers, address)]
+    return [builder for builder in builders if builder.name in names]
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:

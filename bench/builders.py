@@ -41,15 +41,6 @@ class Builder(ABC):
     def build(self, context: Path, platforms: Sequence[str], name: str) -> Taken | None:
         """Build ``context`` and push the result as ``name``; None when it failed."""
 
-    def prepare_base(self, folder: Path) -> str:
-        """The base image in the registry, made by us for every platform of the rows."""
-        name = f"{self.registry}/{BASE}:latest"
-        words = [POLYARCH, "base", "create", name, "--from", "busybox"]
-        words += ["--platform", PLATFORMS, "--push", "--quiet"]
-        environment = {**os.environ, "POLYARCH_ROOT": str(folder / "base-state")}
-        subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
-        return name
-
     def run(
         self, words: Sequence[str], *, watch: bool = False, environment: Mapping[str, str] | None = None
     ) -> Taken | None:
@@ -72,6 +63,16 @@ class Builder(ABC):
             self.failure = " / ".join(lines[-3:])
             return None
         return Taken(seconds, memory)
+
+
+def prepare_base(folder: Path, registry: str) -> str:
+    """The base image in the registry, made by us for the platforms of the rows; its name."""
+    name = f"{registry}/{BASE}:latest"
+    words = [POLYARCH, "base", "create", name, "--from", "busybox"]
+    words += ["--platform", PLATFORMS, "--push", "--quiet"]
+    environment = {**os.environ, "POLYARCH_ROOT": str(folder / "base-state")}
+    subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return name
 
 
 class Own(Builder):
