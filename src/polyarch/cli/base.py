@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyarch.cli.base_check import check
+
 if TYPE_CHECKING:
     from polyarch.base.make import Made
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 @click.group()
 def base() -> None:
     """Base images for the platforms that yours lacks, made out of Debian packages."""
+
+
+base.add_command(check)
 
 
 @base.command()
