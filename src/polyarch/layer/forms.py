@@ -65,6 +65,14 @@ class Forms:
             found[str(wanted)] = Blob(parsed, str(diff_id))
         return found
 
+    def imported(self, prefix: str) -> list[str]:
+        """Layers that are no image's and yet have a blob whose name starts with ``prefix``."""
+        query = (
+            "SELECT DISTINCT id FROM layer_blobs JOIN layer_ids USING (id) "
+            "WHERE kind != 'image' AND substr(wanted, 1, ?) = ?"
+        )
+        return [str(id) for (id,) in self._database.read(query, (len(prefix), prefix))]
+
     def toc(self, id: str) -> Toc | None:
         """The toc of a layer."""
         rows = self._database.read("SELECT toc FROM layer_tocs WHERE id = ?", (id,))

@@ -26,7 +26,7 @@ from polyarch.layer.pipes import drain, memory_file
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.scan import receive
 from polyarch.layer.scratch import Scratch
-from polyarch.layer.stored import ORIGINAL, StoredLayer, local_forms, original_of, wanted_key
+from polyarch.layer.stored import ORIGINAL, Kind, StoredLayer, local_forms, made_as, original_of, wanted_key
 from polyarch.oci.descriptor import Descriptor
 
 _TREE = "fs"  # inside a folder of our own, because the tree itself may belong to anybody
@@ -52,6 +52,8 @@ class LayerStore:
         self._scratch = Scratch(
             state.temporary, lambda folder: privilege.call("polyarch.layer.apply:remove", str(folder))
         )
+        self.origin: Store | None = None  # for layers that do not say themselves where their bytes are
+        self.elsewhere: Callable[[str], Layer | None] = _nowhere
         self._lock = RLock()
         self._layers: WeakValueDictionary[tuple[str, str], StoredLayer] = WeakValueDictionary()
 
@@ -76,6 +78,31 @@ class LayerStore:
                     other.origin = origin
         return layer
 
+    def remote_layer(self, id: str, blob: Blob, made_as: str) -> Layer:
+        """A layer of files or of a step as another machine made it; what is here of it goes first. Its bytes
+        are fetched from ``origin`` when they are needed, and checked: ImportedLayerError.
+
+        ``made_as`` is what its blob is, in the words of ``wanted_key``, so that an image is given the blob it
+        would have been given there.
+        """
+        found = self._load(id)
+        if found is not None:
+            return found
+        kind: Kind = "step" if id.startswith("step:") else "files"
+        with self._lock:
+            layer = StoredLayer(self, id, kind, original=blob, made_as=made_as)
+            self._layers[id, ""] = layer
+            self.forms.add(id, kind)
+            self.forms.put_blob(id, ORIGINAL + made_as, blob)
+        return layer
+
+    def forget_imported(self) -> None:
+        """Forget all layers that other machines made and whose bytes nobody has read here yet: they are
+        either looked for again or made anew."""
+        for id in self.forms.imported(ORIGINAL):
+            if self.forms.toc(id) is None or not local_forms(self, id):
+                self.remove(id)
+
     def _note(self, layer: StoredLayer, digest: str) -> None:
         """Remember the blob of an image's layer, so that ``load`` can tell of it in another process."""
         if layer.original is not None and ORIGINAL + digest not in self.forms.blobs(layer.id):
@@ -99,7 +126,7 @@ class LayerStore:
         id = tocs.name(toc, kind="files")
         with self._lock:
             layer = self._layers.get((id, ""))
-            if layer is None or layer.kind != "files":
+            if layer is None or layer.kind != "files" or layer.imported:
                 layer = StoredLayer(self, id, "files", toc=toc, source=_as_given(entries, toc, open))
                 self._layers[id, ""] = layer
         return layer
@@ -112,8 +139,12 @@ class LayerStore:
         """A layer that this or an earlier process made; None when no form of it is left.
 
         A layer of an image is there as soon as its descriptor was seen. Its bytes may have to be fetched:
-        ``image_layer`` with the same ``diff_id`` says from where.
+        ``image_layer`` with the same ``diff_id`` says from where. What is unknown here may be known
+        ``elsewhere``.
         """
+        return self._load(id) or self.elsewhere(id)
+
+    def _load(self, id: str) -> Layer | None:
         with self._lock:
             layer = next((layer for (other, _), layer in self._layers.items() if other == id), None)
             if layer is not None:
@@ -126,15 +157,18 @@ class LayerStore:
                 layer = StoredLayer(self, id, "image", original=original)
             else:
                 toc = self.forms.toc(id)
-                if toc is None:
+                if toc is None and original is None:
                     return None
-                layer = StoredLayer(self, id, "files" if known.kind == "files" else "step", toc=toc)
+                kind: Kind = "files" if known.kind == "files" else "step"
+                layer = StoredLayer(
+                    self, id, kind, toc=toc, original=original, made_as=made_as(known.blobs, original)
+                )
             self._layers[id, ""] = layer
         return layer
 
     def at_hand(self, layer: Layer) -> bool:
         """Whether the layer's entries and bytes can be had without fetching anything."""
-        if not isinstance(layer, StoredLayer) or layer.kind != "image":
+        if not isinstance(layer, StoredLayer) or (layer.kind != "image" and layer.original is None):
             return True
         return layer.original is not None and self.content.exists(layer.original.descriptor.digest)
 
@@ -262,6 +296,10 @@ def _as_given(
     links = {entry.path: entry.link for entry in given if entry.type == "hardlink"}
     other = {e.path: files[links[e.path]] for e in toc.entries if e.type == "file" and e.path in links}
     return lambda entry: open(other.get(entry.path, entry))
+
+
+def _nowhere(id: str) -> Layer | None:
+    return None
 
 
 def _no_content(entry: Entry) -> BinaryIO:

@@ -20,8 +20,9 @@ import msgspec
 
 from polyarch.content.store import Store
 from polyarch.content.verify import verified
-from polyarch.errors import ContentError, NotFoundError
+from polyarch.errors import CancelledError, ContentError, NotFoundError, PolyarchError
 from polyarch.layer import tar_toc, tar_writer
+from polyarch.layer import toc as tocs
 from polyarch.layer.compress import Compressor, decompressed, level_of
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.index import IndexedLayer
@@ -46,8 +47,27 @@ _MEDIA_TYPES = {
 }
 
 
+class ImportedLayerError(ContentError):
+    """The bytes of a layer that another machine made are gone, or are not what was said of them. Whoever
+    asked for it can make the layer anew."""
+
+    def __init__(self, layer_id: str, why: PolyarchError) -> None:
+        super().__init__(
+            f"the layer {layer_id} of a remote cache cannot be used: {why.summary}",
+            detail=why.detail,
+            hint="build again without --cache-from",
+            reason="imported-layer",
+        )
+        self.layer_id = layer_id
+
+
 class StoredLayer(IndexedLayer):
-    """See ``Layer``. Made by the store only; one object for one id, so that its lock is everybody's."""
+    """See ``Layer``. Made by the store only; one object for one id, so that its lock is everybody's.
+
+    A layer of files or of a step with an ``original`` was made by another machine and comes from a remote
+    cache: nothing that is said of it is believed before it was read. ``made_as`` is what was asked of its
+    blob there (``wanted_key``).
+    """
 
     def __init__(
         self,
@@ -59,6 +79,7 @@ class StoredLayer(IndexedLayer):
         original: Blob | None = None,
         origin: Store | None = None,
         source: Source | None = None,
+        made_as: str = "",
     ) -> None:
         super().__init__()
         self._store = store
@@ -68,7 +89,25 @@ class StoredLayer(IndexedLayer):
         self.origin = origin
         self._toc = toc
         self._source = source
+        self._made_as = made_as
         self._spool: tar_toc.Spool | None = None
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was made by another machine."""
+        return self.original is not None and self.kind != "image"
+
+    @contextmanager
+    def _accused(self) -> Iterator[None]:
+        """What goes wrong with an imported layer is its cache's fault, not the build's."""
+        try:
+            yield
+        except (CancelledError, ImportedLayerError):
+            raise
+        except PolyarchError as error:
+            if not self.imported:
+                raise
+            raise ImportedLayerError(self._id, error) from error
 
     @property
     def id(self) -> str:
@@ -85,8 +124,9 @@ class StoredLayer(IndexedLayer):
             if self._toc is None:
                 self._toc = self._store.forms.toc(self._id)
             if self._toc is None:
-                with self._tar_stream() as stream:
+                with self._accused(), self._tar_stream() as stream:
                     contents = tar_toc.read(stream)
+                    self._check(contents.toc)
                 self._remember(contents.toc, contents.kept)
             assert self._toc is not None
             return self._toc
@@ -96,6 +136,13 @@ class StoredLayer(IndexedLayer):
         self._index = None
         self._store.forms.add(self._id, self.kind)
         self._store.forms.put_toc(self._id, toc, kept)
+
+    def _check(self, toc: Toc) -> None:
+        """An imported layer of files must be the files its id is the digest of."""
+        if self.kind == "files" and tocs.name(toc, kind="files") != self._id:
+            raise ContentError(
+                f"the layer {self._id} does not hold the files it is named after", reason="wrong-files"
+            )
 
     def describe(self, entries: Sequence[Entry]) -> list[Entry]:
         """See ``IndexedLayer.describe``; what is learnt is kept in the toc."""
@@ -123,6 +170,8 @@ class StoredLayer(IndexedLayer):
             found = self._store.existing_tree(self._id)
             if found is not None:
                 return found
+            if self.imported:
+                self.toc()
 
             def fill(tree: Path) -> None:
                 with memory_file() as out:
@@ -136,7 +185,8 @@ class StoredLayer(IndexedLayer):
                         self._remember(receive(out.fileno()))
 
             self._register()
-            return self._store.make_tree(self._id, fill)
+            with self._accused():
+                return self._store.make_tree(self._id, fill)
 
     def directories(self, entries: Sequence[Entry]) -> Layer:
         """See ``LayerStore.directories``."""
@@ -146,13 +196,14 @@ class StoredLayer(IndexedLayer):
 
     def blob(self, compression: Compression) -> Blob:
         """See ``Layer.blob``."""
-        if self.original is not None and not self._converts(compression):
+        if self.original is not None and self._as_it_is(compression):
             return self.original
         wanted = wanted_key(compression, clamp=self.kind != "image")
         with self._lock:
             found = self._store.recorded_blob(self._id, wanted)
             if found is None:
-                found = self._make_blob(compression)
+                with self._accused():
+                    found = self._make_blob(compression)
                 self._register()
                 self._store.forms.put_blob(self._id, wanted, found)
             return found
@@ -162,6 +213,12 @@ class StoredLayer(IndexedLayer):
         self._store.forms.add(self._id, self.kind)
         if self.kind == "files" and self._toc is not None:
             self._store.forms.put_toc(self._id, self._toc)
+
+    def _as_it_is(self, compression: Compression) -> bool:
+        """Whether the blob that came with the layer is the one that is asked for."""
+        if self.kind != "image":
+            return self._made_as == wanted_key(compression, clamp=True)
+        return not self._converts(compression)
 
     def _converts(self, compression: Compression) -> bool:
         """Whether an image's layer is to be compressed anew."""
@@ -178,7 +235,7 @@ class StoredLayer(IndexedLayer):
         ):
             self._write_tar(compressor.write, clamp_mtime=clamp)
             diff_id = compressor.finish()
-            if self.original is not None and diff_id != self.original.diff_id:
+            if self.original is not None and clamp is None and diff_id != self.original.diff_id:
                 raise _wrong_tar(self.original, diff_id)
             digest, size = writer.commit()
         media_type = _MEDIA_TYPES[compression.kind]
@@ -208,7 +265,7 @@ class StoredLayer(IndexedLayer):
     def _spooled(self) -> tar_toc.Spool:
         with self._lock:
             if self._spool is None:
-                with self._tar_stream() as stream:
+                with self._accused(), self._tar_stream() as stream:
                     self._spool = tar_toc.Spool(stream, self._store.state.temporary)
             return self._spool
 
@@ -220,8 +277,10 @@ class StoredLayer(IndexedLayer):
             self._write_from_files(self._source, sink, clamp_mtime)
             return
         blob = self._local_blob()
-        tree = self._store.existing_tree(self._id) if self.kind != "image" else None
-        if tree is not None and (blob is None or clamp_mtime is not None):
+        tree = (
+            self._store.existing_tree(self._id) if self.original is None or clamp_mtime is not None else None
+        )
+        if tree is not None and self.kind != "image" and (blob is None or clamp_mtime is not None):
             toc = self.toc()
             self._store.archive_tree(tree, toc, sink, clamp_mtime=clamp_mtime)
         elif clamp_mtime is not None:
@@ -267,14 +326,15 @@ class StoredLayer(IndexedLayer):
             yield cast(BinaryIO, _Checked(plain, blob))
 
     def _fetch(self) -> Blob:
-        if self.original is None or self.origin is None:
+        origin = self.origin or self._store.origin
+        if self.original is None or origin is None:
             raise NotFoundError(
                 f"no form of the layer {self._id} is left in {self._store.state.root}",
                 hint="build again with --no-cache",
                 reason="layer-gone",
             )
         descriptor = self.original.descriptor
-        with self.origin.open(descriptor) as source:
+        with origin.open(descriptor) as source:
             self._store.content.push(source, descriptor)
         return self.original
 
@@ -323,6 +383,12 @@ def wanted_key(compression: Compression, *, clamp: bool) -> str:
 def original_of(blobs: dict[str, Blob]) -> Blob | None:
     """The blob an image's layer came with, among those that are known of it; it need not be here."""
     return next((blob for wanted, blob in blobs.items() if wanted.startswith(ORIGINAL)), None)
+
+
+def made_as(blobs: dict[str, Blob], original: Blob | None) -> str:
+    """What an imported layer's blob was made as where it comes from."""
+    names = (wanted.removeprefix(ORIGINAL) for wanted, blob in blobs.items() if blob == original)
+    return next((name for name in names if original is not None), "")
 
 
 def local_forms(store: LayerStore, id: str) -> bool:

@@ -20,6 +20,7 @@ from polyarch.solver.cache import CacheStore
 from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted
 from polyarch.solver.locks import FileLocks
 from polyarch.solver.op import CacheKey, Identity, Op, Step
+from polyarch.solver.remote import known_keys, remember_keys
 
 
 class Node(Protocol):
@@ -42,6 +43,14 @@ class Task:
     name: str
     slot: str = ""
     fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A result in the cache: every key that leads to it, cheapest first, and its record."""
+
+    keys: tuple[str, ...]
+    record: str
 
 
 @dataclass
@@ -84,6 +93,7 @@ class Scheduler:
         self._workers = workers
         self._processes = BoundedSemaphore(processes)
         self._locks = locks
+        self._solved: list[_Outcome] = []
 
     def solve(self, tasks: Sequence[Task], wanted: Sequence[str]) -> Mapping[str, Any]:
         """The results of ``wanted`` (digests), with their bytes within reach.
@@ -100,10 +110,21 @@ class Scheduler:
                 self._walk(outcomes, pool)
                 finals = {digest: pool.submit(outcomes[digest].result) for digest in wanted}
                 self._collect(list(finals.values()))
+                self._solved = list(outcomes.values())
                 return {digest: future.result() for digest, future in finals.items()}
             except BaseException:  # also Ctrl-C: leaving the pool waits for what runs, so stop it first
                 self._cancelled.set()
                 raise
+
+    def findings(self) -> dict[str, Finding]:
+        """After ``solve``: by digest, what the cache can be asked for to get each result again."""
+        found = {}
+        for outcome in self._solved:
+            if outcome.task.op.cacheable and outcome.keys:
+                asked = tuple(key.value for key in outcome.keys)
+                keys = max(asked, known_keys(self._cache, asked[0]), key=len)
+                found[outcome.task.node.digest] = Finding(keys, outcome.record)
+        return found
 
     def _walk(self, outcomes: Mapping[str, _Outcome], pool: ThreadPoolExecutor) -> None:
         """Decide every vertex, each as soon as its inputs are decided."""
@@ -205,6 +226,7 @@ class Scheduler:
                 outcome.identity = task.op.identity(record, outcome.inputs)
                 for earlier in outcome.keys[:-1]:
                     self._cache.put(earlier.value, record)
+                self._remember_keys(outcome)
                 return True
         return False
 
@@ -256,6 +278,7 @@ class Scheduler:
         if task.op.cacheable:
             for key in outcome.keys:
                 self._cache.put(key.value, outcome.record)
+            self._remember_keys(outcome)
         how = str(getattr(outcome.value, "how", ""))
         self._events(VertexCompleted(digest, task.name, time.time(), reason=reason, how=how))
 
@@ -279,6 +302,10 @@ class Scheduler:
         parts = [part for key in outcome.keys for part in key.parts]
         changed = [name for name, value in parts if before.get(name) != value]
         return f"changed: {', '.join(dict.fromkeys(changed))}" if changed else "its result was removed"
+
+    def _remember_keys(self, outcome: _Outcome) -> None:
+        """Which dear keys belong to a cheap one: later hits ask for the cheap one only."""
+        remember_keys(self._cache, [key.value for key in outcome.keys])
 
     def _remember_parts(self, outcome: _Outcome) -> None:
         parts = {name: value for key in outcome.keys for name, value in key.parts}
