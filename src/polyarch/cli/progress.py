@@ -23,12 +23,19 @@ from polyarch.solver.events import (
 if TYPE_CHECKING:
     from rich.text import Text
 
+MODES = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 TAIL = 6  # lines of a running step's output shown on a terminal
 
 
 @contextmanager
 def shown(mode: str) -> Iterator[EventSink]:
-    """A sink for a build's events. ``mode`` is auto, tty, plain, rawjson, quiet or none."""
+    """A sink for a build's events. ``mode`` is one of MODES; UsageError for another."""
+    if mode not in MODES:
+        from polyarch.errors import UsageError
+
+        raise UsageError(
+            f"--progress {mode}: there is no such mode", hint=f"one of {', '.join(MODES)}", reason="progress"
+        )
     stream = sys.stderr
     if mode in ("auto", "tty") and stream.isatty():
         with _Terminal() as terminal:
@@ -46,21 +53,58 @@ def _nothing(event: Event) -> None:
 
 
 class _RawJson:
-    """One JSON object a line, with the event's type."""
+    """One JSON object a line, in the form of BuildKit's SolveStatus, so that its readers read ours."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
+        self._started: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         import json
-        from dataclasses import asdict
 
-        row = {"type": type(event).__name__, **asdict(event)}
-        if isinstance(row.get("data"), bytes):
-            row["data"] = row["data"].decode("utf-8", "replace")
         with self._lock:
-            print(json.dumps(row), file=self._stream, flush=True)
+            print(json.dumps(self._row(event)), file=self._stream, flush=True)
+
+    def _row(self, event: Event) -> dict[str, list[dict[str, object]]]:
+        match event:
+            case VertexStarted():
+                started = self._started[event.digest] = _rfc3339(event.time)
+                return {"vertexes": [{"digest": event.digest, "name": event.name, "started": started}]}
+            case VertexCompleted():
+                ended = _rfc3339(event.time)
+                vertex: dict[str, object] = {"digest": event.digest, "name": event.name}
+                vertex |= {"started": self._started.get(event.digest, ended), "completed": ended}
+                error = event.error or ("canceled" if event.cancelled else "")
+                return {"vertexes": [vertex | _present(cached=event.cached, error=error)]}
+            case VertexStatus():
+                now = _rfc3339(event.time)
+                status: dict[str, object] = {"id": event.id, "vertex": event.digest, "current": event.current}
+                status["timestamp"] = now
+                return {"statuses": [status | _present(total=event.total, completed=event.done and now)]}
+            case VertexLog():
+                log = {"vertex": event.digest, "stream": event.stream, "data": _base64(event.data)}
+                return {"logs": [{**log, "timestamp": _rfc3339(event.time)}]}
+            case Warning():
+                text = f"{event.rule}: {event.message} ({event.file}:{event.line})"
+                return {"warnings": [{"level": 1, "short": _base64(text.encode()), "url": event.url}]}
+
+
+def _present(**values: object) -> dict[str, object]:
+    """What is not empty: Go leaves the rest out."""
+    return {name: value for name, value in values.items() if value}
+
+
+def _rfc3339(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _base64(data: bytes) -> str:
+    import base64
+
+    return base64.b64encode(data).decode("ascii")
 
 
 @dataclass
