@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO
 
+from polyarch.builder.cache_import import CacheImport
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
@@ -27,10 +28,11 @@ from polyarch.ops.result import Result
 from polyarch.ops.session import ContextFiles, Session
 from polyarch.proof.bases import LAYOUT, LOCAL
 from polyarch.registry.client import Client
-from polyarch.solver.cache import SqliteCache
+from polyarch.solver.cache import CacheStore, SqliteCache
 from polyarch.solver.events import EventSink, ignore
 from polyarch.solver.locks import FileLocks
-from polyarch.solver.scheduler import Scheduler, Task
+from polyarch.solver.remote import ChainedCache, Notes
+from polyarch.solver.scheduler import Finding, Scheduler, Task
 
 if TYPE_CHECKING:
     from polyarch.executor.runtimes import RuntimeExecutor
@@ -62,9 +64,20 @@ class _LazyPrivilege:
 
 
 class EmbeddedNode:
-    """Solves graphs here. Implements ``Node``."""
+    """Solves graphs here. Implements ``Node``.
 
-    def __init__(self, state: State, local: SparseStore, client: Client, surroundings: Surroundings) -> None:
+    ``findings`` are, after ``solve``, the keys and records of all results; ``notes`` remembers small things
+    beside them.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        local: SparseStore,
+        client: Client,
+        surroundings: Surroundings,
+        imports: CacheImport | None = None,
+    ) -> None:
         self.state = state
         self._local = local
         self._client = client
@@ -73,7 +86,14 @@ class EmbeddedNode:
         self._runtime: RuntimeExecutor | None = None
         self._lock = threading.Lock()
         self.layers = LayerStore(state, local.layout, _LazyPrivilege(lambda: self.sandbox().privilege))
-        self._cache = SqliteCache(state.database)
+        self.layers.origin = local
+        known = SqliteCache(state.database)
+        self._cache: CacheStore = known
+        self.notes = Notes(known, imports)
+        self.findings: Mapping[str, Finding] = {}
+        if imports is not None:
+            self._cache = ChainedCache(known, imports)
+            imports.attach(self.layers, local.origins)
 
     @property
     def platforms(self) -> Sequence[Platform]:
@@ -93,6 +113,7 @@ class EmbeddedNode:
         processes = max(4, os.cpu_count() or 1)
         scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
         results = scheduler.solve(self._tasks(graph), wanted)
+        self.findings = scheduler.findings()
         found: dict[str, Rootfs] = {}
         for digest, result in results.items():
             assert isinstance(result, Result)

@@ -20,10 +20,12 @@ from polyarch.export.annotations import Annotation, Level, select
 from polyarch.export.output import Output
 from polyarch.export.progress import Reporter
 from polyarch.export.result import BuildResult, ExportedPlatform, PlatformResult
-from polyarch.image import assemble
+from polyarch.image import assemble, cache_table
 from polyarch.image.assemble import MediaTypes
+from polyarch.image.cache_table import INLINE, MAX_INLINE
 from polyarch.image.origins import Origins
 from polyarch.layer.layer import Blob, Compression, Layer
+from polyarch.layer.stored import wanted_key
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Raw
 
@@ -89,7 +91,7 @@ class Assembler:
         children = []
         for one in results:
             layers = [blobs[layer.id] for layer in one.rootfs.layers]
-            exported = self._manifest(one, layers, form)
+            exported = self._manifest(one, layers, form, report)
             report.line(f"exporting manifest {exported.manifest.digest}")
             report.line(f"exporting config {exported.config_digest}")
             platforms.append(exported)
@@ -148,12 +150,23 @@ class Assembler:
                     return (f"{origin.registry}/{origin.name}",)
         return ()
 
-    def _manifest(self, one: PlatformResult, layers: list[Blob], form: Form) -> ExportedPlatform:
+    def _manifest(
+        self, one: PlatformResult, layers: list[Blob], form: Form, report: Reporter
+    ) -> ExportedPlatform:
+        annotations = select(form.annotations, "manifest", one.platform)
+        if one.cache is not None and form.media_types == "oci":
+            text = _inline(one, layers, form.compression)
+            if len(text) <= MAX_INLINE:
+                annotations = {**annotations, INLINE: text}
+            else:
+                report.line("no inline cache: it would be too long")
+        elif one.cache is not None:
+            report.line("no inline cache: Docker's manifests have no place for it")
         made = assemble.assemble(
             one.config,
             layers,
             platform=one.platform,
-            annotations=select(form.annotations, "manifest", one.platform),
+            annotations=annotations,
             media_types=form.media_types,
         )
         self._layout.push_bytes(made.config_bytes, made.config.media_type)
@@ -169,6 +182,21 @@ class Assembler:
 
     def _keep(self, raw: Raw) -> None:
         self._layout.push_bytes(raw.data, raw.media_type)
+
+
+def _inline(one: PlatformResult, layers: list[Blob], compression: Compression) -> str:
+    """The cache inside an image: the results it is made of, and which of its layers they are. A layer whose
+    times were changed is not the one that was built, and left out."""
+    assert one.cache is not None
+    made_as = wanted_key(compression, clamp=True)
+    ids = {id for row in one.cache.rows for id in row.layers}
+    found = {
+        layer.id: cache_table.Layer(blob, made_as)
+        for layer, blob in zip(one.rootfs.layers, layers, strict=True)
+        if layer.id in ids and "@" not in made_as
+    }
+    part = cache_table.Part(one.cache.rows, found, one.cache.notes)
+    return cache_table.to_inline(part, [blob.descriptor for blob in layers])
 
 
 def _check_levels(annotations: tuple[Annotation, ...], *, single: bool) -> None:

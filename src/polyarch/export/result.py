@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from polyarch.export.annotations import Annotation
+from polyarch.image.cache_table import Part
 from polyarch.oci.config import ImageConfig
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.platform import Platform
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PlatformResult:
     """One variant: its root filesystem, and its config without ``rootfs`` (the layers say what goes there);
-    ``config.created`` is set."""
+    ``config.created`` is set. ``cache`` is what its manifest shall say of how it came to be (the layers are
+    the image's own)."""
 
     platform: Platform
     rootfs: Rootfs
     config: ImageConfig
+    cache: Part | None = None
 
 
 @dataclass(frozen=True)

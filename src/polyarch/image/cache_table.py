@@ -39,11 +39,11 @@ MAX_NOTE = 64 << 10  # characters
 MAX_BLOB = 256 << 30  # bytes a layer's blob may claim
 KEPT_SECONDS = 14 * 24 * 3600  # how long what no build used stays in a cache
 
-_EMPTY = b"{}"
+EMPTY = b"{}"  # the layer of a part that has none
 _KEY = re.compile(r"(?:proof:|sha256:)[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII)
 _LAYER = re.compile(r"step:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
-_MADE_AS = re.compile(r"[a-z]+:[a-zA-Z0-9]+")
+_MADE_AS = re.compile(r"[a-z]+:-?[a-zA-Z0-9]+")
 _LAYER_TYPES = frozenset({media_types.OCI_LAYER, media_types.OCI_LAYER_GZIP, media_types.OCI_LAYER_ZSTD})
 
 
@@ -164,7 +164,7 @@ def manifest(part: Part) -> tuple[Raw, bytes]:
     )
     data = msgspec.json.encode(table_of(part, layers))
     config = Descriptor(media_type=CONFIG, digest=digests.of(data), size=len(data))
-    empty = Descriptor(media_type=media_types.OCI_EMPTY, digest=digests.of(_EMPTY), size=len(_EMPTY))
+    empty = Descriptor(media_type=media_types.OCI_EMPTY, digest=digests.of(EMPTY), size=len(EMPTY))
     made = Manifest(
         schema_version=2,
         media_type=media_types.OCI_MANIFEST,

@@ -1,0 +1,362 @@
+"""Writing a build's cache for other machines: ``--cache-to``.
+
+Several jobs write to one name at the same time, and a registry cannot compare and swap. So a writer reads
+what is there, puts its own in, looks whether the name still leads to what it read, names the new index, and
+looks again a moment later; whoever was overwritten does it once more. What others wrote stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from polyarch.content.copy import copy
+from polyarch.content.layout import Layout
+from polyarch.content.names import REF_NAME
+from polyarch.content.store import Store
+from polyarch.content.verify import read, read_manifest
+from polyarch.content.walk import children
+from polyarch.errors import CancelledError, ContentError, NotFoundError, PolyarchError, RegistryError
+from polyarch.export.cache_options import CacheTo
+from polyarch.export.progress import Reporter, reporter
+from polyarch.export.push import Repositories
+from polyarch.graph.vertex import LocalOp, Vertex
+from polyarch.image import cache_table
+from polyarch.image.cache_table import Layer, Note, Part, Row
+from polyarch.image.sparse import SparseStore
+from polyarch.layer.layer import Compression
+from polyarch.layer.store import LayerStore
+from polyarch.layer.stored import ImportedLayerError, wanted_key
+from polyarch.oci import digest as digests
+from polyarch.oci import media_types
+from polyarch.oci.descriptor import Descriptor
+from polyarch.oci.manifest import Index, Raw, encode
+from polyarch.oci.platform import Platform
+from polyarch.oci.reference import Reference
+from polyarch.solver.events import EventSink, Warning
+from polyarch.solver.scheduler import Finding
+
+_ATTEMPTS = 20
+_FRESH_SECONDS = 24 * 3600  # what was written since then need not be written again
+_BUILDKIT = "application/vnd.buildkit.cacheconfig.v0"
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a build knows for one platform: the results its image depends on, and the ids of the layers that
+    were put on top of its base."""
+
+    platform: Platform
+    rows: tuple[Row, ...]
+    final: tuple[str, ...]
+
+
+def rows_of(vertex: Vertex | None, findings: Mapping[str, Finding]) -> tuple[Row, ...]:
+    """The results that ``vertex`` depends on, in a fixed order. Keys that hold the times of a directory's
+    files are worth nothing elsewhere and are left out."""
+    rows: dict[str, Row] = {}
+    pending = [vertex] if vertex is not None else []
+    seen = set()
+    while pending:
+        current = pending.pop()
+        if current.digest in seen:
+            continue
+        seen.add(current.digest)
+        pending += reversed(current.inputs)
+        finding = findings.get(current.digest)
+        if finding is None:
+            continue
+        keys = finding.keys
+        if any(isinstance(source.op, LocalOp) for source in current.inputs):
+            keys = keys[-1:]
+        record = json.loads(finding.record)
+        rows[keys[0]] = Row(keys, tuple(record["layers"]), str(record.get("how", "")))
+    return tuple(rows.values())
+
+
+@dataclass
+class CacheWriter:
+    """Writes caches. ``pushed`` are the repositories that the build's image was pushed to, from which a
+    registry may take its layers over; ``compression`` is the image's."""
+
+    layers: LayerStore
+    local: SparseStore
+    client: Repositories
+    learnt: Sequence[Learnt]
+    notes: Mapping[str, str]
+    compression: Compression
+    pushed: Sequence[str]
+    events: EventSink
+    cancelled: Event = field(default_factory=Event)
+
+    def write(self, option: CacheTo) -> None:
+        """Write one cache. What goes wrong is a warning, and an error only where the option says so."""
+        if option.type == "inline":
+            return
+        try:
+            with reporter(f"exporting cache to {option.type}", self.events).running() as report:
+                self._write(option, report)
+        except CancelledError:
+            raise
+        except (PolyarchError, OSError) as error:
+            if option.strict:
+                raise
+            said = error.summary if isinstance(error, PolyarchError) else str(error)
+            self.events(Warning("CacheExport", f"the cache {option} was not written: {said}"))
+
+    def _write(self, option: CacheTo, report: Reporter) -> None:
+        now = int(time.time())
+        with report.phase("preparing build cache for export"):
+            ours = {one.platform: self._part(one, option, now) for one in self.learnt}
+        if option.reference is not None:
+            target: _Target = _Named(self.client.repository(option.reference), option.reference)
+        else:
+            target = _Directory(Layout(Path(str(option.path))), option.tag)
+        with report.phase(f"writing cache {option}"), target.held():
+            self._upload(target, ours, report)
+            written = _Merge(target, ours, now).run(self.cancelled)
+        report.line(f"cache {written}" if written else "the cache knows all of this already")
+
+    def _part(self, one: Learnt, option: CacheTo, now: int) -> Part:
+        wanted = dict.fromkeys(id for row in one.rows for id in row.layers)
+        if option.mode == "min":
+            wanted = {id: None for id in wanted if id in one.final}
+        compression = option.compression or self.compression
+        found: dict[str, Layer] = {}
+        for id in list(wanted)[: cache_table.MAX_LAYERS]:
+            layer = self.layers.load(id)
+            if layer is None:
+                continue
+            try:
+                found[id] = Layer(layer.blob(compression), wanted_key(compression, clamp=False))
+            except ImportedLayerError:
+                continue  # nobody needed it so far; whoever does makes it anew
+        rows = tuple(msgspec.structs.replace(row, used=now) for row in one.rows[: cache_table.MAX_ROWS])
+        notes = {
+            key: Note(text, now) for key, text in self.notes.items() if len(text) <= cache_table.MAX_NOTE
+        }
+        return Part(rows, found, notes)
+
+    def _upload(self, target: _Target, ours: Mapping[Platform, Part], report: Reporter) -> None:
+        """All layers, each platform's below a manifest of its own."""
+        for part in ours.values():
+            raw, config = cache_table.manifest(part)
+            layout = self.local.layout
+            layout.push_bytes(cache_table.EMPTY, media_types.OCI_EMPTY)
+            layout.push_bytes(config, cache_table.CONFIG)
+            layout.push_bytes(raw.data, raw.media_type)
+            blobs = [layer.blob.descriptor.digest for layer in part.layers.values()]
+            known = self.local.places(blobs)
+            origins = {digest: (*self.pushed, *known.get(digest, ())) for digest in blobs}
+            copy(
+                self.local,
+                target.store,
+                raw.descriptor,
+                progress=report.transferred,
+                cancelled=self.cancelled,
+                origins=origins,
+            )
+
+
+# --- targets --------------------------------------------------------------------------------------------
+
+
+class _Target:
+    """Where a cache is written: a store and a name in it."""
+
+    store: Store
+    patience = 0.0  # seconds after which others that wrote at the same time have been seen
+
+    def resolve(self) -> Descriptor | None:
+        """What the name leads to."""
+        raise NotImplementedError
+
+    def name(self, index: Raw) -> None:
+        """Let the name lead to ``index``, whose parts are there."""
+        raise NotImplementedError
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others out, where that is possible."""
+        yield
+
+
+class _Named(_Target):
+    """A tag in a registry."""
+
+    def __init__(self, store: Store, reference: Reference) -> None:
+        self.store = store
+        self._tag = reference.tag or "latest"
+
+    def resolve(self) -> Descriptor | None:
+        try:
+            return self.store.resolve(self._tag)
+        except NotFoundError:
+            return None
+
+    def name(self, index: Raw) -> None:
+        started = time.monotonic()
+        self.store.tag(self._tag, index.descriptor)
+        self.patience = max(0.15, 3 * (time.monotonic() - started)) + random.uniform(0, 0.1)
+
+
+class _Directory(_Target):
+    """An OCI layout on disk, as BuildKit's local cache is one."""
+
+    def __init__(self, layout: Layout, tag: str) -> None:
+        self.store = self._layout = layout
+        self._tag = tag
+
+    def resolve(self) -> Descriptor | None:
+        try:
+            return self._layout.resolve(self._tag)
+        except NotFoundError:
+            return None
+
+    def name(self, index: Raw) -> None:
+        self._layout.publish(msgspec.structs.replace(index.descriptor, annotations={REF_NAME: self._tag}))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._layout.push_bytes(cache_table.EMPTY, media_types.OCI_EMPTY)  # makes the folder a layout
+        lock = os.open(self._layout.root / "oci-layout", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+# --- merging --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Merge:
+    """Puts our parts beside what is there."""
+
+    target: _Target
+    ours: Mapping[Platform, Part]
+    now: int
+
+    def run(self, cancelled: Event) -> str:
+        """The digest of the index that has everything; "" where nothing had to be written."""
+        written = ""
+        for _ in range(_ATTEMPTS):
+            before = self.target.resolve()
+            there = self._entries(before)
+            if self._covered(there):
+                return written
+            index = self._index(there)
+            if self._digest(self.target.resolve()) != self._digest(before):
+                continue  # somebody was faster: what they wrote is read first
+            self.target.name(index)
+            written = index.digest
+            if cancelled.wait(self.target.patience):
+                raise CancelledError("the export was stopped", reason="cancelled")
+            if self._digest(self.target.resolve()) == written:
+                return written
+        raise RegistryError(
+            f"others changed the cache {_ATTEMPTS} times while it was written",
+            hint="give some of the jobs a cache of their own",
+            reason="cache-busy",
+        )
+
+    @staticmethod
+    def _digest(found: Descriptor | None) -> str:
+        return found.digest if found is not None else ""
+
+    def _entries(self, root: Descriptor | None) -> list[Descriptor]:
+        """The entries of the cache that is there. ContentError where it is something else, which must not be
+        overwritten."""
+        if root is None:
+            return []
+        raw = read_manifest(self.target.store, root)
+        below = children(raw)
+        if raw.is_index and cache_table.MARK in raw.index.annotations:
+            return list(below)
+        if any(entry.media_type == _BUILDKIT for entry in below):
+            return []
+        raise ContentError(
+            "there is something else under this name",
+            hint="give the cache a name of its own",
+            reason="not-a-cache",
+        )
+
+    def _covered(self, there: Sequence[Descriptor]) -> bool:
+        entries = {entry.platform: entry for entry in there}
+        for platform, part in self.ours.items():
+            entry = entries.get(platform)
+            known = self._read(entry) if entry is not None else None
+            if known is None or not cache_table.covers(known, part, self.now - _FRESH_SECONDS):
+                return False
+        return True
+
+    def _read(self, entry: Descriptor) -> Part | None:
+        """The part an entry names; None where it cannot be used."""
+        try:
+            raw = read_manifest(self.target.store, entry)
+            data = read(self.target.store, raw.manifest.config, limit=cache_table.MAX_TABLE)
+            return cache_table.parse(data, raw.manifest.layers)
+        except (ContentError, NotFoundError):
+            return None
+
+    def _index(self, there: Sequence[Descriptor]) -> Raw:
+        """A new index: others' entries as they are, ours with what was there for the same platform."""
+        entries = {entry.platform: entry for entry in there}
+        for platform, part in self.ours.items():
+            theirs = self._read(entries[platform]) if platform in entries else None
+            raw = self._push(part, theirs)
+            entries[platform] = msgspec.structs.replace(
+                raw.descriptor, platform=platform, annotations={cache_table.MARK: str(cache_table.VERSION)}
+            )
+        ordered = sorted(entries.values(), key=lambda entry: str(entry.platform))
+        index = Index(
+            schema_version=2,
+            media_type=media_types.OCI_INDEX,
+            manifests=tuple(ordered),
+            annotations={cache_table.MARK: str(cache_table.VERSION)},
+        )
+        raw = encode(index)
+        _put(self.target.store, raw.data, raw.media_type)
+        return raw
+
+    def _push(self, ours: Part, theirs: Part | None) -> Raw:
+        """The manifest of both together, or of ours alone where layers of theirs are gone."""
+        if theirs is not None:
+            both = cache_table.merged(ours, self._present(theirs), self.now)
+            raw, config = cache_table.manifest(both)
+            try:
+                _put(self.target.store, config, cache_table.CONFIG)
+                _put(self.target.store, raw.data, raw.media_type)
+                return raw
+            except (RegistryError, NotFoundError) as error:
+                if getattr(error, "status", 404) not in (400, 404):
+                    raise
+        raw, config = cache_table.manifest(ours)
+        _put(self.target.store, config, cache_table.CONFIG)
+        _put(self.target.store, raw.data, raw.media_type)
+        return raw
+
+    def _present(self, theirs: Part) -> Part:
+        """A registry refuses a manifest whose layers it lacks; a directory does not."""
+        if not isinstance(self.target, _Directory):
+            return theirs
+        exists = self.target.store.exists
+        return cache_table.only(
+            theirs, [id for id, layer in theirs.layers.items() if exists(layer.blob.descriptor.digest)]
+        )
+
+
+def _put(store: Store, data: bytes, media_type: str) -> None:
+    store.push(io.BytesIO(data), Descriptor(media_type=media_type, digest=digests.of(data), size=len(data)))
