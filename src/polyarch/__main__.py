@@ -1,8 +1,6 @@
 """``python -m polyarch``: the command line."""
 
-import sys
-
-from polyarch.cli.main import main
+from polyarch.cli.entry import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
