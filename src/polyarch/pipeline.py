@@ -17,7 +17,14 @@ import msgspec
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
-from polyarch.errors import CancelledError, DockerfileError, PolyarchError, StepError
+from polyarch.errors import (
+    CancelledError,
+    DockerfileError,
+    NotFoundError,
+    PolyarchError,
+    RegistryError,
+    StepError,
+)
 from polyarch.export.annotations import Annotation
 from polyarch.export.exporter import check_outputs, export, insecure_hosts
 from polyarch.export.output import Output
@@ -26,7 +33,7 @@ from polyarch.graph.arguments import proxy_environment
 from polyarch.graph.convert import TargetResult, rfc3339
 from polyarch.graph.draft import stamped
 from polyarch.graph.stages import NamedContext, Options
-from polyarch.graph.vertex import ExecOp
+from polyarch.graph.vertex import ExecOp, ImageOp
 from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
@@ -39,11 +46,23 @@ from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
 from polyarch.proof.finding import Mode, Policy, read_ignore_file, refuse
+from polyarch.proof.preflight import (
+    Check,
+    Given,
+    Problem,
+    PushChecks,
+    check_executors,
+    check_space,
+    check_steps,
+    joined,
+)
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 
+# A registry that does not answer now may do so when there is something to push.
+_PASSING = frozenset({"registry-down", "registry-failed", "rate-limited"})
 IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
 
 
@@ -129,6 +148,7 @@ def run(
     seen = _Watch(events)
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with _client(request) as client:
+        pushes = PushChecks(client, _pushed_to(request))
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
         for finding in plan.findings:
@@ -139,9 +159,9 @@ def run(
             )
         node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
         try:
+            _refuse_early(plan, request, state, node, pushes, events)
             try:
-                wanted = [target.vertex.digest for target in plan.targets if target.vertex is not None]
-                solved = node.solve(plan.graph, list(dict.fromkeys(wanted)), seen, cancelled)
+                solved = node.solve(plan.graph, plan.wanted, seen, cancelled)
             except PolyarchError as error:
                 raise _explained(error, seen.failed, plan) from None
             result = _assemble(plan, solved, request, state)
@@ -174,8 +194,7 @@ def preview(
         plan = plan_build(request, context, state, client)
         node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
         try:
-            wanted = [target.vertex.digest for target in plan.targets if target.vertex is not None]
-            verdicts = node.preview(plan.graph, wanted)
+            verdicts = node.preview(plan.graph, plan.wanted)
         finally:
             node.close()
     steps = []
@@ -186,6 +205,97 @@ def preview(
             how = "native" if runs_natively(op.platform) else f"emulated: no {op.platform} node"
         steps.append((plan.graph.meta[digest].name, how, verdict))
     return plan, steps
+
+
+def preflight(
+    request: BuildRequest, *, state: State | None = None, stdin: BinaryIO | None = None
+) -> list[Check]:
+    """Everything that can be found out about a build before it runs; nothing is executed or pushed.
+
+    Errors are rows of the result, not raised; only what makes no sense (UsageError, DockerfileError) is.
+    """
+    state = state or State.default()
+    check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
+    rows: list[Check] = []
+    with _client(request) as client:
+        pushes = PushChecks(client, _pushed_to(request))
+        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        found: list[Problem | Check] = []
+        try:
+            plan = plan_build(request, context, state, client)
+        except (NotFoundError, RegistryError) as error:
+            found.append(Problem("base images", error))
+        else:
+            rows += _bases(plan)
+            found += _look_ahead(plan, request, state)
+            rows += [
+                Check(subject=f"line {f.location.start}", state="warning", detail=f"{f.rule}: {f.message}")
+                for f in plan.findings
+            ]
+        found += pushes.answers()
+    for one in found:
+        if isinstance(one, Problem):
+            detail = "\n".join(part for part in (one.error.summary, one.error.detail) if part)
+            one = Check(subject=one.subject, state="error", detail=detail, hint=one.error.hint)
+        rows.append(one)
+    return list(dict.fromkeys(rows))
+
+
+def _bases(plan: BuildPlan) -> list[Check]:
+    """The images that will be used, for which platforms."""
+    used: dict[str, list[str]] = {}
+    for digest, vertex in plan.graph.vertices.items():
+        if isinstance(vertex.op, ImageOp):
+            used.setdefault(vertex.op.reference, []).append(str(plan.graph.meta[digest].platform))
+    return [
+        Check(
+            subject=name.partition("@")[0],
+            state="ok",
+            detail=f"{', '.join(which)} of {name.rpartition('@')[2]}",
+        )
+        for name, which in used.items()
+    ]
+
+
+def _look_ahead(plan: BuildPlan, request: BuildRequest, state: State) -> list[Problem | Check]:
+    """What steps need, whether they can run, and where."""
+    given = Given(request.secrets, request.agents, request.allow)
+    return [
+        *check_steps(plan.graph, given),
+        *check_executors(plan.graph, SqliteCache(state.database)),
+        check_space(plan.graph, state, plan.local.layout),
+    ]
+
+
+def _refuse_early(
+    plan: BuildPlan,
+    request: BuildRequest,
+    state: State,
+    node: EmbeddedNode,
+    pushes: PushChecks,
+    events: EventSink,
+) -> None:
+    """Raise what would stop the build later. A step that is cached needs nothing, so it cannot lack it."""
+    found = _look_ahead(plan, request, state)
+    for one in found:
+        if isinstance(one, Check) and one.state == "warning":
+            events(Warning("Preflight", f"{one.subject}: {one.detail}"))
+    problems = [one for one in found if isinstance(one, Problem)]
+    if any(problem.vertices for problem in problems):
+        verdicts = node.preview(plan.graph, plan.wanted)
+        running = {digest for digest, verdict in verdicts if verdict not in ("cached", "source")}
+        problems = [p for p in problems if not p.vertices or running.intersection(p.vertices)]
+    refused = [one for one in pushes.answers() if isinstance(one, Problem)]
+    lasting = [one for one in refused if one.error.reason not in _PASSING]
+    if problems or lasting:
+        raise joined([*problems, *refused])
+    for one in refused:
+        events(Warning("Preflight", one.error.summary))
+
+
+def _pushed_to(request: BuildRequest) -> list[Reference]:
+    """Where the outputs push."""
+    return [name for out in request.outputs if out.push for name in request.tags or out.names]
 
 
 def _client(request: BuildRequest) -> Client:

@@ -21,6 +21,7 @@ from polyarch.oci import platform as platforms
 from polyarch.oci.config import ContainerConfig
 from polyarch.oci.platform import Platform
 from polyarch.proof.bases import BaseResolver, check_bases
+from polyarch.proof.mistakes import find_mistakes
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class BuildPlan:
     targets: tuple[TargetResult, ...]
     local: SparseStore
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def wanted(self) -> list[str]:
+        """The vertices whose results the targets are, each once."""
+        return list(dict.fromkeys(t.vertex.digest for t in self.targets if t.vertex is not None))
 
     def strategy(self, target: TargetResult) -> str:
         """How the target's code is made: "native", "cross-compiled", "emulated", or "copied" where nothing
@@ -76,7 +82,7 @@ def make_plan(
     known = _known_bases(plans[0], images[0], resolver)
     graph = Graph()
     targets = tuple(convert(plan, graph, resolver) for plan in plans)
-    findings = _findings(parsed, context, plans[0], known)
+    findings = _findings(parsed, context, plans[0], known) + find_mistakes(parsed, plans, runs_natively)
     return BuildPlan(program, options, graph, targets, resolver.local, findings)
 
 

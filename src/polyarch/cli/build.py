@@ -100,7 +100,7 @@ def build(**options: Any) -> int:
 
         return answer(call, options)
     with ExitStack() as stack:
-        request = _request(options, stack)
+        request = request_of(options, stack)
         if options["dry_run"]:
             from polyarch.cli.plan import show
 
@@ -108,7 +108,8 @@ def build(**options: Any) -> int:
         return _run(request, options)
 
 
-def _request(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
+def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
+    """What the options ask for; agents for key files end with ``stack``. UsageError where they are wrong."""
     from polyarch.cli import options as values
     from polyarch.errors import UsageError
     from polyarch.export import annotations, output

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "login": ("polyarch.cli.login:login", "Log in to a registry."),
     "logout": ("polyarch.cli.login:logout", "Forget the credentials of a registry."),
     "manifest": ("polyarch.cli.manifest:manifest", "Inspect manifests with docker's output."),
+    "preflight": ("polyarch.cli.preflight:preflight", "Find what would stop a build, before it runs."),
     "pull": ("polyarch.cli.images:pull", "Pull an image, every platform of it, into the local store."),
     "push": ("polyarch.cli.images:push", "Push an image of the local store to its registry."),
     "rmi": ("polyarch.cli.images:rmi", "Remove names of images from the local store."),

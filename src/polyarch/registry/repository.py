@@ -109,6 +109,19 @@ class Repository:
             return True
         return self._head("manifests" if is_manifest(descriptor) else "blobs", descriptor.digest)
 
+    def check_push(self) -> None:
+        """Raise RegistryError where pushing is not allowed: an upload is opened and cancelled again."""
+        task = self._task(f"asking whether {self} may be pushed to")
+        call = self._call(task, "POST", "blobs/uploads/", {"Content-Length": "0"}, push=True)
+        with self._transport.call(call, expect=(202,)) as response:
+            location = response.headers.get("Location", "")
+        if location:
+            where = self._transport.absolute(location)
+            try:
+                finish(self._transport.send(Call(task, "DELETE", where, {}, None, self._push, self.name)))
+            except RegistryError:
+                pass  # registries throw forgotten uploads away by themselves
+
     def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
         """Take a blob over from another repository of this registry; whether that worked. When it did not,
         the upload the registry opened instead is used by the next push of this blob."""
