@@ -67,7 +67,7 @@ def make(
     recipe = recipe.checked()
     suite = recipe.suite or host_sources.host_suite()
     entries = host_sources.chosen(recipe, suite, host_sources.read())
-    store = Layout(state.content)
+    store = Layout.local(state)
     known = {} if refresh else _known(store, recipe.name)
     variants = []
     for platform in recipe.platforms:

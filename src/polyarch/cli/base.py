@@ -182,7 +182,7 @@ def _push(made: Made) -> None:
     from polyarch.registry.client import Client
 
     with Client() as client:
-        push(Layout(State.default().content), made.index, [Reference.parse(made.name)], client=client)
+        push(Layout.local(State.default()), made.index, [Reference.parse(made.name)], client=client)
 
 
 def _summarise(made: Made, seconds: float, *, pushed: bool) -> None:

@@ -221,7 +221,7 @@ def load(*, source: str, quiet: bool) -> None:
         if source == "-"
         else ArchiveStore.open_file(Path(source))
     ) as archive:
-        for image in local.load(archive, Layout(State.default().content)):
+        for image in local.load(archive, Layout.local(State.default())):
             for name in image.names or (f"sha256:{image.descriptor.digest[7:]}",):
                 if not quiet:
                     print(f"Loaded image: {_familiar(name)}")

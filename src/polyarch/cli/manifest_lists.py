@@ -64,7 +64,7 @@ class ManifestLists:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._layout = Layout(state.content)
+        self._layout = Layout.local(state)
 
     def find(self, reference: Reference | None) -> Draft | None:
         """The draft of that name, if there is one."""

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -101,8 +101,10 @@ class BlobWriter:
     ...     digest, size = writer.commit()
     """
 
-    def __init__(self, blobs: Path, folder: Path) -> None:
+    def __init__(self, blobs: Path, folder: Path, holds: Callable[[Path, int], bool]) -> None:
+        """``holds`` says whether a file of that size is in that place already."""
         self._blobs = blobs
+        self._holds = holds
         self._ingest = Ingest(folder)
         self._hash = hashlib.sha256()
         self.size = 0
@@ -125,7 +127,7 @@ class BlobWriter:
         """Store what was written; returns its digest and size in bytes."""
         encoded = self._hash.hexdigest()
         target = self._blobs / "sha256" / encoded
-        if not (target.is_file() and target.stat().st_size == self.size):
+        if not self._holds(target, self.size):
             self._ingest.place(target)
         self._ingest.abort()
         return f"sha256:{encoded}", self.size

@@ -9,14 +9,16 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from polyarch.content import ingest, naming
 from polyarch.content.ingest import BlobWriter, Ingest
+from polyarch.content.lease import Lease
 from polyarch.content.names import MAX_BYTES, NameTable
+from polyarch.content.state import State
 from polyarch.content.verify import pump, verified
 from polyarch.errors import ContentError, NotFoundError
 from polyarch.oci import digest as digests
@@ -32,18 +34,28 @@ class Layout:
     Without ``create`` the folder must be a layout already (NotFoundError, ContentError). With it, nothing is
     made before something is written. In our own local store the names are full references as docker
     normalises them; in foreign layouts they are whatever is there. Safe to share between threads.
+
+    With ``lease`` nothing that was found or written here is collected while the lease lives. ``admit`` is
+    asked before so many bytes are written, and raises where there is no room for them.
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool = True, lease: Lease | None = None) -> None:
         self.root = Path(path)
+        self.lease = lease
+        self.admit: Callable[[int], None] = _anything
         self._swept = False
         if not create:
             self._require()
 
+    @classmethod
+    def local(cls, state: State) -> Layout:
+        """The local store of ``state``, for whoever relies on what he finds in it."""
+        return cls(state.content, lease=Lease(state.leases))
+
     # --- the Store protocol ---------------------------------------------------------------------------------
 
     def exists(self, digest: str) -> bool:
-        return self._locate(digest).is_file()
+        return self._held(self._locate(digest)) is not None
 
     def open(self, wanted: Descriptor) -> BinaryIO:
         stream, size = self._open(wanted.digest)
@@ -59,6 +71,7 @@ class Layout:
         target = self._locate(expected.digest)
         if self._holds(target, expected.size):
             return
+        self.admit(expected.size)
         with self._ingest() as temporary:
             pump(source, expected, temporary.write)
             temporary.place(target)
@@ -69,6 +82,7 @@ class Layout:
         found = self._table().find(reference, naming.normalized(reference))
         if found is None:
             raise naming.missing(reference, str(self.root))
+        self.exists(found.digest)  # from here on it stays, also without the name
         return found
 
     def tag(self, reference: str, target: Descriptor) -> None:
@@ -101,6 +115,11 @@ class Layout:
         with self._edit() as table:
             return table.remove(reference) or table.remove(naming.normalized(reference))
 
+    def forget(self, digest: str) -> None:
+        """Remove all entries of index.json that lead to ``digest``."""
+        with self._edit() as table:
+            table.forget(digest)
+
     def path(self, digest: str) -> Path:
         """The file of a blob that is there (NotFoundError). Its bytes are not verified by this."""
         found = self._locate(digest)
@@ -131,7 +150,8 @@ class Layout:
     def writer(self) -> BlobWriter:
         """Stream a blob whose digest is not known yet; see BlobWriter."""
         self._prepare()
-        return BlobWriter(self.root / "blobs", self.root)
+        self.admit(0)
+        return BlobWriter(self.root / "blobs", self.root, self._holds)
 
     def push_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Store ``data``; returns its descriptor."""
@@ -186,6 +206,8 @@ class Layout:
         except (FileNotFoundError, NotADirectoryError):
             raise naming.missing(digest, str(self.root)) from None
         status = os.fstat(descriptor)
+        if self.lease is not None:
+            self.lease.hold(path, status)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise ContentError(f"{path} is not a regular file", reason="invalid-layout")
@@ -202,13 +224,21 @@ class Layout:
             wanted = Descriptor(media_type=naming.OPAQUE, digest=digest, size=size)
             return naming.describe(verified(stream, wanted, where=str(self.root)).read(), digest)
 
-    @staticmethod
-    def _holds(target: Path, size: int) -> bool:
+    def _holds(self, target: Path, size: int) -> bool:
+        status = self._held(target)
+        return status is not None and status.st_size == size
+
+    def _held(self, path: Path) -> os.stat_result | None:
+        """The status of a regular file that is there, and stays while the lease lives."""
         try:
-            status = target.stat()
+            status = path.stat()
         except OSError:
-            return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == size
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if self.lease is not None and not self.lease.hold(path, status):
+            return None
+        return status
 
     def _ingest(self) -> Ingest:
         self._prepare()
@@ -218,6 +248,8 @@ class Layout:
         """Make the folder a layout, and clean up once after processes that were killed."""
         if self._swept:
             return
+        if self.lease is not None:
+            self.lease.take()
         with ingest.disk("making a content store", self.root):
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         if not (self.root / "oci-layout").exists():
@@ -269,3 +301,7 @@ class Layout:
         with Ingest(self.root) as temporary:
             temporary.write(data)
             temporary.place(self.root / name)
+
+
+def _anything(size: int) -> None:
+    """There is always room."""

@@ -87,6 +87,10 @@ class NameTable:
         self.document["manifests"] = kept
         return found
 
+    def forget(self, digest: str) -> None:
+        """Remove every entry of ``digest``."""
+        self.document["manifests"] = [entry for entry in self._entries if entry["digest"] != digest]
+
     def set(self, name: str, target: Descriptor) -> None:
         """Let ``name``, and nothing else of that name, name ``target``."""
         self.remove(name)

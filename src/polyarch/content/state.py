@@ -61,6 +61,11 @@ class State:
         return self.root / "locks"
 
     @property
+    def leases(self) -> Path:
+        """What tells a collector which processes live; see ``content.lease``."""
+        return self.root / "leases"
+
+    @property
     def builders(self) -> Path:
         return self.root / "builders"
 

@@ -156,6 +156,7 @@ class _Repository:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            os.utime(lock.fileno())  # the time of its last use, for the collector
             yield
 
     def checkout(self, found: _Found, *, keep_git_dir: bool, submodules: bool) -> Path:

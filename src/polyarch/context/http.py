@@ -267,6 +267,7 @@ def _locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.utime(descriptor)  # the time of its last use, for the collector
         yield
     finally:
         os.close(descriptor)

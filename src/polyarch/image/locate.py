@@ -42,7 +42,7 @@ def unnamed(descriptor: Descriptor) -> Descriptor:
 
 def local_store(state: State, client: Repositories) -> SparseStore:
     """The local store; layers that were never downloaded come from their origins."""
-    return SparseStore(Layout(state.content), Origins(state), client)
+    return SparseStore(Layout.local(state), Origins(state), client)
 
 
 def locate(

@@ -115,7 +115,26 @@ class Forms:
         row = (id, wanted, msgspec.json.encode(blob.descriptor), blob.diff_id)
         self._database.write([("INSERT OR REPLACE INTO layer_blobs VALUES (?, ?, ?, ?)", [row])])
 
-    def remove(self, id: str) -> None:
-        """Forget a layer."""
+    def remove(self, *ids: str) -> None:
+        """Forget layers."""
         tables = ("layer_ids", "layer_tocs", "layer_blobs", "layer_files")
-        self._database.write([(f"DELETE FROM {table} WHERE id = ?", [(id,)]) for table in tables])
+        rows = [(id,) for id in ids]
+        self._database.write([(f"DELETE FROM {table} WHERE id = ?", rows) for table in tables])
+
+    # --- for the collector ----------------------------------------------------------------------------------
+
+    def all_blobs(self) -> list[tuple[str, str, str]]:
+        """The blobs of all layers: the layer's id, what was asked for, and the blob's digest."""
+        found = []
+        for id, wanted, data in self._database.read("SELECT id, wanted, descriptor FROM layer_blobs"):
+            try:
+                parsed = msgspec.json.decode(bytes(data), type=Descriptor)  # type: ignore[call-overload]
+            except msgspec.DecodeError:
+                continue
+            found.append((str(id), str(wanted), parsed.digest))
+        return found
+
+    def ids(self, *, unused_since: int | None = None) -> set[str]:
+        """The layers that are remembered; only those not written since then (seconds since 1970)."""
+        limit = (1 << 62) if unused_since is None else unused_since
+        return {str(id) for (id,) in self._database.read("SELECT id FROM layer_ids WHERE used < ?", (limit,))}

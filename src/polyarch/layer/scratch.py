@@ -9,14 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
 from polyarch.content.ingest import disk
 from polyarch.errors import PolyarchError
 
-_PURPOSES = ("step", "tree", "old")
+PURPOSES = ("step-", "tree-", "old-")  # how the names of these folders begin
 
 
 class Scratch:
@@ -31,7 +32,7 @@ class Scratch:
 
     def new(self, purpose: str) -> Path:
         """A fresh folder that others leave alone until it is moved (then ``release`` it) or removed."""
-        assert purpose in _PURPOSES
+        assert f"{purpose}-" in PURPOSES
         self._sweep_once()
         while True:
             folder = self._root / f"{purpose}-{secrets.token_hex(8)}"
@@ -69,15 +70,28 @@ class Scratch:
         finally:
             self.release(folder)
 
+    @contextmanager
+    def to_throw_away(self) -> Iterator[Path]:
+        """A folder for what is to be removed; it is, when the block ends."""
+        trash = self.new("old")
+        try:
+            yield trash
+        finally:
+            self.throw_away(trash)
+
     def _sweep_once(self) -> None:
         with self._lock:
             if self._swept:
                 return
             self._swept = True
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove the folders of dead processes."""
         if not self._root.is_dir():
             return
         for folder in self._root.iterdir():
-            if folder.name.partition("-")[0] in _PURPOSES:
+            if folder.name.startswith(PURPOSES):
                 self._sweep(folder)
 
     def _sweep(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from polyarch.content.layout import Layout
+from polyarch.content.lease import Claim
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import ContentError
@@ -185,6 +186,28 @@ class LayerStore:
             if folder.exists():
                 self._scratch.throw_away(folder)
 
+    def collect_tree(self, id: str, claim: Claim) -> bool:
+        """Remove a layer's tree unless somebody uses it; whether it is gone. Its other forms stay."""
+        folder = self._folder(id)
+        with self._scratch.to_throw_away() as trash, claim.removing(folder) as idle:
+            if idle:
+                os.rename(folder, trash / "tree")
+        return idle
+
+    def sweep(self) -> None:
+        """Remove what processes that are dead left half done."""
+        self._scratch.sweep()
+
+    def measure(self, folder: Path) -> tuple[int, int]:
+        """Bytes on disk and files below a folder of this state, whoever owns them."""
+        found = self.privilege.call("polyarch.layer.measure:measure", str(folder))
+        assert isinstance(found, list)
+        return int(found[0]), int(found[1])
+
+    def discard_folder(self, folder: Path) -> None:
+        """Remove a folder of this state with everything in it, whoever owns it: it disappears at once."""
+        self._scratch.throw_away(folder)
+
     def trees(self) -> Iterator[tuple[str, Path]]:
         """The layers that have a tree here, by id, and the folder each tree takes."""
         if self.state.trees.is_dir():
@@ -228,8 +251,16 @@ class LayerStore:
     # --- forms, for the layers ------------------------------------------------------------------------------
 
     def existing_tree(self, id: str) -> Path | None:
-        """The tree of a layer if there is one."""
-        tree = self._folder(id) / _TREE
+        """The tree of a layer if there is one; it stays while this store's lease lives."""
+        folder = self._folder(id)
+        try:
+            status = folder.stat()
+        except OSError:
+            return None
+        lease = self.content.lease
+        if lease is not None and not lease.hold(folder, status):
+            return None
+        tree = folder / _TREE
         return tree if tree.is_dir() else None
 
     def make_tree(self, id: str, fill: Callable[[Path], None]) -> Path:

@@ -42,11 +42,13 @@ class CacheMounts:
         folder = self._folder / _name(mount, platform)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # setuid files may lie below
         folder.mkdir(exist_ok=True)
+        _label(folder / "label", f"{mount.id} {'any' if _is_shared(mount) else platform}")
         number = 0
         while True:
             lock = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
                 if _lock(lock, mount.sharing, wait=mount.sharing != "private"):
+                    os.utime(lock)  # the time of its last use, for the collector
                     yield self._directory(folder / str(number), mount, seed)
                     return
             finally:
@@ -82,9 +84,18 @@ def make(path: str, trees: list[str], source: str, mode: int, uid: int, gid: int
 
 def _name(mount: ExecMount, platform: Platform) -> str:
     """The folder of a cache. What it is seeded with belongs to it, as in BuildKit."""
-    shared = mount.id.startswith(SHARED_PREFIX)
-    key = "\0".join((mount.id, "" if shared else str(platform), mount.source))
+    key = "\0".join((mount.id, "" if _is_shared(mount) else str(platform), mount.source))
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_shared(mount: ExecMount) -> bool:
+    return mount.id.startswith(SHARED_PREFIX)
+
+
+def _label(path: Path, text: str) -> None:
+    """What a person calls the cache, for ``du``."""
+    if not path.exists():
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _lock(descriptor: int, sharing: str, *, wait: bool) -> bool:

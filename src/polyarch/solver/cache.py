@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -75,6 +76,13 @@ class SqliteCache:
     def put_parts(self, slot: str, parts: dict[str, str]) -> None:
         row = (slot, json.dumps(parts))
         self._database.write([("INSERT OR REPLACE INTO solver_slots VALUES (?, ?)", [row])])
+
+    def prune(self, is_left: Callable[[str], bool], unused_since: float) -> None:
+        """Forget the records that ``is_left`` knows to be worthless, but for those written since then
+        (seconds since 1970)."""
+        rows = self._database.read("SELECT key, record FROM solver_results WHERE used < ?", (unused_since,))
+        gone = [(key,) for key, record in rows if not is_left(str(record))]
+        self._database.write([("DELETE FROM solver_results WHERE key = ?", gone)])
 
     def close(self) -> None:
         """Close the file."""
