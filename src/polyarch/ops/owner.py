@@ -9,6 +9,8 @@ from polyarch.executor.spec import Identity
 
 Reader = Callable[[str], bytes | None]  # path inside the root → content, None when there is none
 
+_LINKED = "; COPY --link knows numbers only, since it looks at nothing of the image below"
+
 
 def _rows(content: bytes | None) -> list[list[str]]:
     text = (content or b"").decode("utf-8", "surrogateescape")
@@ -31,14 +33,14 @@ def file_owner(spec: str, read: Reader) -> tuple[int, int]:
     elif user:
         row = _find(_rows(read("etc/passwd")), user, 4)
         if row is None:
-            raise _unknown("user", user, "passwd")
+            raise _unknown("user", user, "passwd", _LINKED)
         uid, gid = int(row[2]), int(row[3])
     if group:
         number = _number(group)
         if number is None:
             row = _find(_rows(read("etc/group")), group, 3)
             if row is None:
-                raise _unknown("group", group, "group")
+                raise _unknown("group", group, "group", _LINKED)
             number = int(row[2])
         gid = number
     return uid, gid
@@ -86,10 +88,9 @@ def _find(rows: list[list[str]], name: str, columns: int) -> list[str] | None:
     return None
 
 
-def _unknown(what: str, name: str, file: str) -> PolyarchError:
+def _unknown(what: str, name: str, file: str, more: str = "") -> PolyarchError:
     return PolyarchError(
         f"unable to find {what} {name}: no matching entries in /etc/{file} of the image",
-        hint=f"create the {what} in an earlier RUN, or give its number; with --link only numbers work, since "
-        "nothing of the image below is looked at",
+        hint=f"create the {what} in an earlier RUN, or give its number{more}",
         reason=f"unknown-{what}",
     )
