@@ -85,6 +85,7 @@ def run(
     ``platform`` None takes this machine's variant, or the only one there is. ``entrypoint`` "" removes the
     image's. ``output`` gets (1 or 2, chunk); by default it goes to this process's own output.
     """
+    from polyarch.builder.quota import keep_within
     from polyarch.content.state import State
     from polyarch.executor.sandbox import Sandbox
     from polyarch.executor.spec import Bind, RootFilesystem
@@ -97,9 +98,10 @@ def run(
         image = _find(locate(reference, state=state, client=client), state, client, platform)
         sandbox.emulators.require(image.platform)  # before anything is downloaded and unpacked
         store = local_store(state, client)
+        layers = LayerStore(state, store.layout, sandbox.privilege)
+        keep_within(state, store.layout, layers)
         if not image.local:
             _pull(image, store.layout, state)
-        layers = LayerStore(state, store.layout, sandbox.privilege)
         try:
             rootfs = image.rootfs(layers, store if image.local or image.pulled else image.store)
             process = _process(

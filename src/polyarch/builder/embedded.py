@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, BinaryIO
 
 from polyarch.builder.cache_import import CacheImport
+from polyarch.builder.quota import keep_within
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
@@ -87,6 +88,7 @@ class EmbeddedNode:
         self._lock = threading.Lock()
         self.layers = LayerStore(state, local.layout, _LazyPrivilege(lambda: self.sandbox().privilege))
         self.layers.origin = local
+        keep_within(state, local.layout, self.layers)
         known = SqliteCache(state.database)
         self._cache: CacheStore = known
         self.notes = Notes(known, imports)

@@ -111,6 +111,7 @@ def pull(
     *, names: tuple[str, ...], platforms: tuple[str, ...], all_platforms: bool, quiet: bool, progress: str
 ) -> None:
     """Pull images, every platform of them, into the local store."""
+    from polyarch.builder.quota import keep_within
     from polyarch.cli.progress import shown
     from polyarch.content.state import State
     from polyarch.export.progress import reporter
@@ -124,6 +125,7 @@ def pull(
     references = [Reference.parse(name.removeprefix("docker-image://")) for name in names]
     with Client() as client, shown("quiet" if quiet else progress) as events:
         store = local_store(State.default(), client)
+        keep_within(State.default(), store.layout)
         for reference in references:
             with reporter(f"pulling {reference}", events).running() as report:
                 target = local.pull(reference, store, client, platforms=wanted, progress=report.transferred)
@@ -203,6 +205,7 @@ def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) 
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 def load(*, source: str, quiet: bool) -> None:
     """Load images from an archive of docker, podman or polyarch into the local store."""
+    from polyarch.builder.quota import keep_within
     from polyarch.content.layout import Layout
     from polyarch.content.state import State
     from polyarch.errors import UsageError
@@ -221,7 +224,9 @@ def load(*, source: str, quiet: bool) -> None:
         if source == "-"
         else ArchiveStore.open_file(Path(source))
     ) as archive:
-        for image in local.load(archive, Layout.local(State.default())):
+        layout = Layout.local(State.default())
+        keep_within(State.default(), layout)
+        for image in local.load(archive, layout):
             for name in image.names or (f"sha256:{image.descriptor.digest[7:]}",):
                 if not quiet:
                     print(f"Loaded image: {_familiar(name)}")

@@ -227,12 +227,21 @@ class LayerStore:
     def adopt(self, upper: Upper, base: Rootfs) -> Layer:
         """What a step changed, as a layer on ``base``. The directory becomes the layer's tree as it is;
         ``upper`` must not be mounted or used any more. ContentError for what no layer can hold."""
+        try:
+            return self._adopt(upper, base)
+        except BaseException:
+            if upper.upper.exists():
+                self.discard(upper)
+            raise
+
+    def _adopt(self, upper: Upper, base: Rootfs) -> Layer:
         folder = upper.upper.parent
         with memory_file() as out:
             self.privilege.call("polyarch.layer.scan:scan", str(upper.upper), files=[out.fileno()])
             raw = receive(out.fileno())
         toc = reduce(raw, base, lambda entries: self.describe_in(upper.upper, entries))
         self.privilege.call("polyarch.layer.apply:remove", str(upper.work))
+        self.content.admit(0)  # the step has written already: others may have to go for it
         id = "step:" + secrets.token_hex(16)
         layer = StoredLayer(self, id, "step", toc=toc)
         self.forms.add(id, "step")
@@ -263,8 +272,10 @@ class LayerStore:
         tree = folder / _TREE
         return tree if tree.is_dir() else None
 
-    def make_tree(self, id: str, fill: Callable[[Path], None]) -> Path:
-        """Let ``fill`` make a tree at the path it is given, then put it into its place."""
+    def make_tree(self, id: str, fill: Callable[[Path], None], *, size: int = 0) -> Path:
+        """Let ``fill`` make a tree, of ``size`` bytes if that is known, at the path it is given; then put it
+        into its place."""
+        self.content.admit(size)
         folder = self._scratch.new("tree")
         try:
             fill(folder / _TREE)

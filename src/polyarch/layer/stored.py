@@ -186,7 +186,8 @@ class StoredLayer(IndexedLayer):
 
             self._register()
             with self._accused():
-                return self._store.make_tree(self._id, fill)
+                size = sum(entry.size for entry in self._toc.entries) if self._toc is not None else 0
+            return self._store.make_tree(self._id, fill, size=size)
 
     def directories(self, entries: Sequence[Entry]) -> Layer:
         """See ``LayerStore.directories``."""
