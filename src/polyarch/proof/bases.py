@@ -112,7 +112,7 @@ def _variant(found: _Found, platform: Platform) -> BaseImage:
     if config.architecture and platforms.choose(platform, [config.platform]) is None:
         raise NotFoundError(
             f"{name} has no variant for {platform}",
-            hint=f"it is an image for {config.platform} alone",
+            hint=f"it is an image for {config.platform} alone" + _pinned(found),
             reason="no-platform",
         )
     diff_ids = (config.rootfs.diff_ids if config.rootfs else None) or ()
@@ -129,6 +129,14 @@ def _variant(found: _Found, platform: Platform) -> BaseImage:
         diff_ids=tuple(diff_ids),
         config=config,
     )
+
+
+def _pinned(found: _Found) -> str:
+    """The way out where a digest names one platform's manifest in place of the index."""
+    if not found.reference.digest:
+        return ""
+    name = found.reference.with_digest("").familiar
+    return f": the digest is of that platform's manifest; pin the index's, which names all of {name}"
 
 
 def check_bases(

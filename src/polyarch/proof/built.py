@@ -100,7 +100,9 @@ def _is_known(layer: Layer, layers: LayerStore) -> bool:
     """Whether the table of contents is there, or cheap to make."""
     if not isinstance(layer, StoredLayer) or layer.kind != "image":
         return True
-    return _is_small(layer, layers) or layers.forms.toc(layer.id) is not None
+    if layers.existing_tree(layer.id) is not None or _is_small(layer, layers):
+        return True  # whoever made the tree has read the table of contents
+    return layers.forms.toc(layer.id) is not None
 
 
 def _is_small(layer: StoredLayer, layers: LayerStore) -> bool:

@@ -36,7 +36,7 @@ RULES: dict[str, str] = {
 }
 _TARGET = frozenset({"TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"})
 _PREDEFINED = _TARGET | {"BUILDPLATFORM", "BUILDOS", "BUILDARCH", "BUILDVARIANT"}
-_USE = re.compile(r"(?<!\\)\$(?:\{(\w+)|(\w+))")
+_USE = re.compile(r"(?<!\\)\$(?:\{(\w+)(?!\w|:?[-+?])|(\w+))")  # not ${X:-default}, which knows of it
 _ARCHITECTURE = r"(?:amd64|x86[_-]64|arm64|aarch64|armv[67]\w*|armhf|i[36]86|riscv64|s390x|ppc64le)"
 _NAMED = re.compile(rf"(?<![A-Za-z0-9]){_ARCHITECTURE}(?![A-Za-z0-9])")
 _URL = re.compile(r"(?:https?|ftp)://[^\s'\";|&)]+")
