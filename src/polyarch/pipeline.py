@@ -33,7 +33,7 @@ from polyarch.graph.arguments import proxy_environment
 from polyarch.graph.convert import TargetResult, rfc3339
 from polyarch.graph.draft import stamped
 from polyarch.graph.stages import NamedContext, Options
-from polyarch.graph.vertex import ExecOp, ImageOp
+from polyarch.graph.vertex import ExecOp
 from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
@@ -46,23 +46,14 @@ from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
 from polyarch.proof.finding import Mode, Policy, read_ignore_file, refuse
-from polyarch.proof.preflight import (
-    Check,
-    Given,
-    Problem,
-    PushChecks,
-    check_executors,
-    check_space,
-    check_steps,
-    joined,
-)
+from polyarch.proof.preflight import Check, Given, Problem, PushChecks
+from polyarch.proof.tag_guard import check_tags
+from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 
-# A registry that does not answer now may do so when there is something to push.
-_PASSING = frozenset({"registry-down", "registry-failed", "rate-limited"})
 IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
 
 
@@ -93,6 +84,7 @@ class BuildRequest:
     runtime: str = ""
     proof: Mode = "default"
     proof_ignore: tuple[str, ...] = ()
+    if_tag_is: str = ""
 
     def epoch(self) -> int | None:
         """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
@@ -159,7 +151,9 @@ def run(
             )
         node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
         try:
-            _refuse_early(plan, request, state, node, pushes, events)
+            _check_tags(request, client)
+            ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
+            refuse_early(plan, ahead, lambda: node.preview(plan.graph, plan.wanted), pushes, events)
             try:
                 solved = node.solve(plan.graph, plan.wanted, seen, cancelled)
             except PolyarchError as error:
@@ -176,6 +170,7 @@ def run(
                 tags=request.tags,
                 progress=events,
                 cancelled=cancelled,
+                before_tags=lambda _: _check_tags(request, client),
             )
         finally:
             node.close()
@@ -216,81 +211,28 @@ def preflight(
     """
     state = state or State.default()
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
-    rows: list[Check] = []
     with _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        rows: list[Check] = []
         found: list[Problem | Check] = []
         try:
             plan = plan_build(request, context, state, client)
         except (NotFoundError, RegistryError) as error:
             found.append(Problem("base images", error))
         else:
-            rows += _bases(plan)
-            found += _look_ahead(plan, request, state)
-            rows += [
-                Check(subject=f"line {f.location.start}", state="warning", detail=f"{f.rule}: {f.message}")
-                for f in plan.findings
-            ]
-        found += pushes.answers()
-    for one in found:
-        if isinstance(one, Problem):
-            detail = "\n".join(part for part in (one.error.summary, one.error.detail) if part)
-            one = Check(subject=one.subject, state="error", detail=detail, hint=one.error.hint)
-        rows.append(one)
-    return list(dict.fromkeys(rows))
+            rows = plan_rows(plan)
+            found += look_ahead(plan, _given(request), state, SqliteCache(state.database))
+        return as_rows([*rows, *found, *pushes.answers()])
 
 
-def _bases(plan: BuildPlan) -> list[Check]:
-    """The images that will be used, for which platforms."""
-    used: dict[str, list[str]] = {}
-    for digest, vertex in plan.graph.vertices.items():
-        if isinstance(vertex.op, ImageOp):
-            used.setdefault(vertex.op.reference, []).append(str(plan.graph.meta[digest].platform))
-    return [
-        Check(
-            subject=name.partition("@")[0],
-            state="ok",
-            detail=f"{', '.join(which)} of {name.rpartition('@')[2]}",
-        )
-        for name, which in used.items()
-    ]
+def _given(request: BuildRequest) -> Given:
+    return Given(request.secrets, request.agents, request.allow)
 
 
-def _look_ahead(plan: BuildPlan, request: BuildRequest, state: State) -> list[Problem | Check]:
-    """What steps need, whether they can run, and where."""
-    given = Given(request.secrets, request.agents, request.allow)
-    return [
-        *check_steps(plan.graph, given),
-        *check_executors(plan.graph, SqliteCache(state.database)),
-        check_space(plan.graph, state, plan.local.layout),
-    ]
-
-
-def _refuse_early(
-    plan: BuildPlan,
-    request: BuildRequest,
-    state: State,
-    node: EmbeddedNode,
-    pushes: PushChecks,
-    events: EventSink,
-) -> None:
-    """Raise what would stop the build later. A step that is cached needs nothing, so it cannot lack it."""
-    found = _look_ahead(plan, request, state)
-    for one in found:
-        if isinstance(one, Check) and one.state == "warning":
-            events(Warning("Preflight", f"{one.subject}: {one.detail}"))
-    problems = [one for one in found if isinstance(one, Problem)]
-    if any(problem.vertices for problem in problems):
-        verdicts = node.preview(plan.graph, plan.wanted)
-        running = {digest for digest, verdict in verdicts if verdict not in ("cached", "source")}
-        problems = [p for p in problems if not p.vertices or running.intersection(p.vertices)]
-    refused = [one for one in pushes.answers() if isinstance(one, Problem)]
-    lasting = [one for one in refused if one.error.reason not in _PASSING]
-    if problems or lasting:
-        raise joined([*problems, *refused])
-    for one in refused:
-        events(Warning("Preflight", one.error.summary))
+def _check_tags(request: BuildRequest, client: Client) -> None:
+    if request.if_tag_is:
+        check_tags(client, _pushed_to(request), request.if_tag_is)
 
 
 def _pushed_to(request: BuildRequest) -> list[Reference]:

@@ -84,6 +84,9 @@ _MANY: dict[str, Any] = {"multiple": True}
 @click.option(
     "--proof-ignore", "proof_ignore", metavar="PATTERN", help="Accept these files, or this rule.", **_MANY
 )
+@click.option(
+    "--if-tag-is", "if_tag_is", default="", metavar="DIGEST|none", help="Push only if the tags name this now."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--builder", hidden=True)
 @click.option("--provenance", hidden=True)
@@ -116,6 +119,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
     from polyarch.pipeline import BuildRequest, names_of
+    from polyarch.proof import tag_guard
 
     platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
     outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"])
@@ -156,6 +160,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         runtime=options["runtime"],
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
+        if_tag_is=tag_guard.parse(options["if_tag_is"]) if options["if_tag_is"] else "",
     )
 
 

@@ -1,0 +1,84 @@
+"""Whether a planned build can run: what its steps need, how they run here, and where it is pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from polyarch.content.state import State
+from polyarch.graph.vertex import ImageOp
+from polyarch.plan import BuildPlan
+from polyarch.proof.preflight import (
+    Check,
+    Given,
+    Problem,
+    PushChecks,
+    Verdicts,
+    check_executors,
+    check_space,
+    check_steps,
+    joined,
+)
+from polyarch.solver.events import EventSink, Warning
+
+# A registry that does not answer now may do so when there is something to push.
+_PASSING = frozenset({"registry-down", "registry-failed", "rate-limited"})
+
+
+def look_ahead(plan: BuildPlan, given: Given, state: State, verdicts: Verdicts) -> list[Problem | Check]:
+    """What steps need, whether they can run, and whether there is room."""
+    return [
+        *check_steps(plan.graph, given),
+        *check_executors(plan.graph, verdicts),
+        check_space(plan.graph, state, plan.local.layout),
+    ]
+
+
+def refuse_early(
+    plan: BuildPlan,
+    found: Sequence[Problem | Check],
+    preview: Callable[[], Sequence[tuple[str, str]]],
+    pushes: PushChecks,
+    events: EventSink,
+) -> None:
+    """Raise what would stop the build later, all of it in one error. ``preview`` gives each vertex's verdict:
+    a step that is cached needs nothing, so it cannot lack it."""
+    for one in found:
+        if isinstance(one, Check) and one.state == "warning":
+            events(Warning("Preflight", f"{one.subject}: {one.detail}"))
+    problems = [one for one in found if isinstance(one, Problem)]
+    if any(problem.vertices for problem in problems):
+        running = {digest for digest, verdict in preview() if verdict not in ("cached", "source")}
+        problems = [p for p in problems if not p.vertices or running.intersection(p.vertices)]
+    refused = [one for one in pushes.answers() if isinstance(one, Problem)]
+    lasting = [one for one in refused if one.error.reason not in _PASSING]
+    if problems or lasting:
+        raise joined([*problems, *refused])
+    for one in refused:
+        events(Warning("Preflight", one.error.summary))
+
+
+def plan_rows(plan: BuildPlan) -> list[Check]:
+    """The images that will be used, for which platforms, and what the checks say of the Dockerfile."""
+    used: dict[str, list[str]] = {}
+    for digest, vertex in plan.graph.vertices.items():
+        if isinstance(vertex.op, ImageOp):
+            used.setdefault(vertex.op.reference, []).append(str(plan.graph.meta[digest].platform))
+    rows = []
+    for name, which in used.items():
+        image, _, digest = name.partition("@")
+        rows.append(Check(subject=image, state="ok", detail=f"{', '.join(which)} of {digest}"))
+    for finding in plan.findings:
+        detail = f"{finding.rule}: {finding.message}"
+        rows.append(Check(subject=f"line {finding.location.start}", state="warning", detail=detail))
+    return rows
+
+
+def as_rows(found: Sequence[Problem | Check]) -> list[Check]:
+    """Problems as rows too, each once."""
+    rows = []
+    for one in found:
+        if isinstance(one, Problem):
+            detail = "\n".join(part for part in (one.error.summary, one.error.detail) if part)
+            one = Check(subject=one.subject, state="error", detail=detail, hint=one.error.hint)
+        rows.append(one)
+    return list(dict.fromkeys(rows))
