@@ -13,6 +13,9 @@ from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.rootfs import Rootfs
 
 MAX_LINKS = 40  # as Linux has it
+# The time of what has none of its own, 2000-01-01: the same in every build, and late enough for zip files,
+# which hold no time before 1980 (Python's zipfile refuses to).
+TIMELESS_NS = 946_684_800 * 10**9
 
 Opener = Callable[[], BinaryIO]
 

@@ -14,6 +14,7 @@ from polyarch.graph.vertex import GitOp, HttpOp, ImageOp, InlineOp, LocalOp
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import digest as digests
+from polyarch.ops.canvas import TIMELESS_NS
 from polyarch.ops.result import Result, encode_record, record_layers
 from polyarch.ops.session import Session
 from polyarch.solver.op import CacheKey, Identity, Input, Step
@@ -81,7 +82,8 @@ class SourceOperation:
 
     def _inline(self, op: InlineOp) -> Result:
         content = op.content.encode("utf-8", "surrogateescape")
-        entry = Entry(op.name, "file", op.mode, size=len(content), digest=digests.of(content))
+        digest = digests.of(content)
+        entry = Entry(op.name, "file", op.mode, size=len(content), mtime_ns=TIMELESS_NS, digest=digest)
         return self._file(entry, lambda _: io.BytesIO(content))
 
     def _file(self, entry: Entry, opener: Callable[[Entry], BinaryIO]) -> Result:
