@@ -58,3 +58,16 @@ def test_an_absolute_working_directory_stays_as_written(state: State, tmp_path: 
 )
 def test_what_a_downloaded_file_is_called(url: str, name: str) -> None:
     assert HttpOp(url=url).file_name == name
+
+
+def test_what_has_no_time_fits_into_a_zip(state: State, tmp_path: Path) -> None:
+    """Zip files begin in 1980; a directory of 1970 makes Python's shutil.make_archive fail in a later RUN."""
+    (tmp_path / "Dockerfile").write_text(
+        "FROM scratch\nWORKDIR /app\nCOPY Dockerfile sub/\nCOPY <<EOF /app/file\ntext\nEOF\n"
+    )
+    polyarch.build(tmp_path, tags=["times:1"])
+    found = entries(state, "times:1")
+    times = [found[path].mtime_ns // 10**9 for path in ("app", "app/sub", "app/file")]
+    assert times == [946_684_800] * 3
+    polyarch.build(tmp_path, tags=["times:2"], build_args={"SOURCE_DATE_EPOCH": "5"})
+    assert entries(state, "times:2")["app/sub"].mtime_ns == 5 * 10**9

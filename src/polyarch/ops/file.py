@@ -12,7 +12,7 @@ from polyarch.layer import toc as tocs
 from polyarch.layer.entry import Toc
 from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
-from polyarch.ops.canvas import Canvas
+from polyarch.ops.canvas import TIMELESS_NS, Canvas
 from polyarch.ops.copying import Copying
 from polyarch.ops.owner import file_owner
 from polyarch.ops.result import (
@@ -57,7 +57,8 @@ class FileOperation:
         ]
         yield CacheKey(digest_of("file", *(value for _, value in parts)), tuple(parts[:1]))
         content = content_digest(self._draw(inputs).toc())
-        yield CacheKey(digest_of("file content", content), (("the files", content),))
+        times = "" if self.op.epoch is None else f"@{self.op.epoch}"  # where one is wanted, it counts
+        yield CacheKey(digest_of("file content", content + times), (("the files", content + times),))
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         canvas = self._draw(inputs)
@@ -87,7 +88,7 @@ class FileOperation:
         if self._drawn is None:
             base = Rootfs() if self._base is None else rootfs_of(inputs[0])
             epoch_ns = None if self.op.epoch is None else self.op.epoch * 10**9
-            canvas = Canvas(base, epoch_ns or 0)
+            canvas = Canvas(base, TIMELESS_NS if epoch_ns is None else epoch_ns)
             for action in self.op.actions:
                 match action:
                     case MakeDirectoryAction():
