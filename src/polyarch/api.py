@@ -36,6 +36,8 @@ def build(
     build_contexts: Mapping[str, str] | None = None,
     secrets: Mapping[str, bytes] | None = None,
     no_cache: bool = False,
+    cache_from: Iterable[str] = (),
+    cache_to: Iterable[str] = (),
     pull: bool = False,
     network: str = "default",
     allow: Iterable[str] = (),
@@ -46,14 +48,15 @@ def build(
 ) -> BuildOutcome:
     """Build a Dockerfile for one or many platforms.
 
-    ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs`` as the
-    command line's ``-o``; ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``).
+    ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs``,
+    ``cache_from`` and ``cache_to`` as the command line's ``-o``, ``--cache-from`` and ``--cache-to``;
+    ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``).
     ``progress`` is called with events of ``polyarch.solver.events`` from several threads; setting
     ``cancelled`` stops everything. Raises ``PolyarchError``.
     """
     from polyarch import pipeline
     from polyarch.export import annotations as annotation_texts
-    from polyarch.export import output
+    from polyarch.export import cache_options, output
     from polyarch.graph.named import build_contexts as parse_contexts
     from polyarch.oci.platform import parse_list
     from polyarch.solver.events import ignore
@@ -72,6 +75,8 @@ def build(
         contexts=parse_contexts(f"{name}={value}" for name, value in (build_contexts or {}).items()),
         secrets={name: _constant(content) for name, content in given.items()},
         no_cache=no_cache,
+        cache_from=cache_options.parse_from(cache_from),
+        cache_to=cache_options.parse_to(cache_to),
         pull=pull,
         network=network,
         allow=frozenset(allow),

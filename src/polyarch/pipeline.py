@@ -14,7 +14,10 @@ from typing import BinaryIO
 
 import msgspec
 
+from polyarch.builder import caching
+from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
+from polyarch.content.lease import Lease
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
 from polyarch.errors import (
@@ -26,6 +29,8 @@ from polyarch.errors import (
     StepError,
 )
 from polyarch.export.annotations import Annotation
+from polyarch.export.cache import Learnt
+from polyarch.export.cache_options import CacheFrom, CacheTo, insecure_caches
 from polyarch.export.exporter import check_outputs, export, insecure_hosts
 from polyarch.export.output import Output
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
@@ -53,6 +58,7 @@ from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
+from polyarch.solver.remote import Notes
 
 IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
 
@@ -79,6 +85,8 @@ class BuildRequest:
     limits: tuple[tuple[str, int, int], ...] = ()
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
+    cache_from: tuple[CacheFrom, ...] = ()
+    cache_to: tuple[CacheTo, ...] = ()
     pull: bool = False
     allow: frozenset[str] = frozenset()
     runtime: str = ""
@@ -139,7 +147,7 @@ def run(
     cancelled = cancelled or Event()
     seen = _Watch(events)
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
-    with _client(request) as client:
+    with Lease(state.leases), _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
@@ -149,33 +157,64 @@ def run(
                     finding.rule, finding.message, finding.url, finding.location.file, finding.location.start
                 )
             )
-        node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
+        local = local_store(state, client)
+        imports = _imports(request, client, events)
+        node = EmbeddedNode(state, local, client, _surroundings(request, context, state), imports)
         try:
             _check_tags(request, client)
             ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
             refuse_early(plan, ahead, lambda: node.preview(plan.graph, plan.wanted), pushes, events)
-            try:
-                solved = node.solve(plan.graph, plan.wanted, seen, cancelled)
-            except PolyarchError as error:
-                raise _explained(error, seen.failed, plan) from None
-            result = _assemble(plan, solved, request, state)
-            _prove(result, plan, request, node, events)
-            summary = export(
-                result,
+
+            def make(cancelled: Event) -> tuple[ExportSummary, tuple[Learnt, ...]]:
+                return _make(plan, request, node, seen, cancelled)
+
+            summary, known = caching.recovering(make, node, imports, cancelled)
+            caching.write(
+                request.cache_to,
+                known,
                 request.outputs,
-                state=state,
-                layout=node.layers.content,
-                layers=node.layers,
+                _pushed_to(request),
+                node=node,
+                local=local,
                 client=client,
-                tags=request.tags,
-                progress=events,
+                events=events,
                 cancelled=cancelled,
-                before_tags=lambda _: _check_tags(request, client),
             )
         finally:
             node.close()
     how = tuple(BuiltPlatform(target.platform, seen.how(target, plan)) for target in plan.targets)
     return BuildOutcome(summary, how, time.monotonic() - started)
+
+
+def _make(
+    plan: BuildPlan, request: BuildRequest, node: EmbeddedNode, seen: _Watch, cancelled: Event
+) -> tuple[ExportSummary, tuple[Learnt, ...]]:
+    """Solve, assemble, prove and export; with what the build learnt on the way, for caches."""
+    seen.failed = ""
+    try:
+        solved = node.solve(plan.graph, plan.wanted, seen, cancelled)
+    except PolyarchError as error:
+        raise _explained(error, seen.failed, plan) from None
+    result = _assemble(plan, solved, request, node)
+    _prove(result, plan, request, node, seen)
+    known = caching.learnt(plan.targets, result, node)
+    result = caching.with_inline(result, known, node.notes.seen, request.cache_to)
+    try:
+        summary = export(
+            result,
+            request.outputs,
+            state=node.state,
+            layout=node.layers.content,
+            layers=node.layers,
+            client=node.client,
+            tags=request.tags,
+            progress=seen,
+            cancelled=cancelled,
+            before_tags=lambda _: _check_tags(request, node.client),
+        )
+    except PolyarchError as error:
+        raise caching.checking(error, result, node) from None
+    return summary, known
 
 
 def preview(
@@ -187,7 +226,9 @@ def preview(
     with _client(request) as client:
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         plan = plan_build(request, context, state, client)
-        node = EmbeddedNode(state, local_store(state, client), client, _surroundings(request, context, state))
+        around = _surroundings(request, context, state)
+        imports = _imports(request, client, ignore)
+        node = EmbeddedNode(state, local_store(state, client), client, around, imports)
         try:
             verdicts = node.preview(plan.graph, plan.wanted)
         finally:
@@ -244,7 +285,13 @@ def _client(request: BuildRequest) -> Client:
     """A client that reaches the registries of ``registry.insecure=true`` by plain http."""
     config = Config.from_environment()
     insecure = insecure_hosts(request.outputs, request.tags)
+    insecure |= insecure_caches((*request.cache_from, *request.cache_to))
     return Client(config=replace(config, insecure=config.insecure | insecure) if insecure else config)
+
+
+def _imports(request: BuildRequest, client: Client, events: EventSink) -> CacheImport:
+    """Where results of other machines may be found."""
+    return CacheImport(request.cache_from, request.platforms or (platforms.host(),), client, events)
 
 
 def plan_build(request: BuildRequest, context: MainContext, state: State, client: Client) -> BuildPlan:
@@ -300,15 +347,16 @@ def _directory(path: Path, state: State) -> ContextFiles:
 
 
 def _assemble(
-    plan: BuildPlan, solved: Mapping[str, Rootfs], request: BuildRequest, state: State
+    plan: BuildPlan, solved: Mapping[str, Rootfs], request: BuildRequest, node: EmbeddedNode
 ) -> BuildResult:
     """The images' configurations with their times. What is the same as in an earlier build keeps the earlier
     build's time, so that an unchanged build has an unchanged digest."""
-    cache = SqliteCache(state.database)
     results = []
     for target in plan.targets:
         rootfs = Rootfs() if target.vertex is None else solved[target.vertex.digest]
-        results.append(PlatformResult(target.platform, rootfs, _dated(target, rootfs, plan, cache, request)))
+        results.append(
+            PlatformResult(target.platform, rootfs, _dated(target, rootfs, plan, node.notes, request))
+        )
     origins = base_origins(plan.graph, plan.local)
     return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
 
@@ -327,7 +375,7 @@ def _prove(
     file = Path(request.context, IGNORE_FILE)
     ignore = read_ignore_file(file.read_text(errors="replace")) if file.is_file() else ()
     policy = Policy(request.proof, (*request.proof_ignore, *ignore))
-    found = policy.apply(prove_built(built, node.layers, SqliteCache(node.state.database)))
+    found = policy.apply(prove_built(built, node.layers, node.notes))
     for finding in found:
         if finding.severity == "warning":
             events(Warning(finding.rule, f"{finding.platform}: {finding}", finding.url))
@@ -335,7 +383,7 @@ def _prove(
 
 
 def _dated(
-    target: TargetResult, rootfs: Rootfs, plan: BuildPlan, cache: SqliteCache, request: BuildRequest
+    target: TargetResult, rootfs: Rootfs, plan: BuildPlan, cache: Notes, request: BuildRequest
 ) -> ImageConfig:
     from datetime import datetime
 

@@ -113,6 +113,9 @@ class CacheImport:
         self._sources = [_Source(option, client, wanted) for option in options]
         self._events = events
 
+    def __len__(self) -> int:
+        return len(self._sources)
+
     def result(self, key: str) -> tuple[Sequence[str], str] | None:
         """See ``Elsewhere``. A cache that has the layers too is preferred to one that knows of them."""
         best: Row | None = None

@@ -81,7 +81,7 @@ class EmbeddedNode:
     ) -> None:
         self.state = state
         self._local = local
-        self._client = client
+        self.client = client
         self._around = surroundings
         self._sandbox: Sandbox | None = None
         self._runtime: RuntimeExecutor | None = None
@@ -173,7 +173,7 @@ class EmbeddedNode:
             return self._local
         if origin.startswith(LAYOUT):
             return Layout(Path(origin.removeprefix(LAYOUT)), create=False)
-        return self._client.repository(Reference.parse(origin))
+        return self.client.repository(Reference.parse(origin))
 
 
 def base_origins(graph: Graph, local: SparseStore) -> dict[str, tuple[str, ...]]:

@@ -47,6 +47,12 @@ _MANY: dict[str, Any] = {"multiple": True}
 @click.option(
     "--no-cache-filter", "no_cache_filter", metavar="STAGE", help="Run these stages again.", **_MANY
 )
+@click.option(
+    "--cache-from", "cache_from", metavar="NAME|type=TYPE[,…]", help="Use results of other machines.", **_MANY
+)
+@click.option(
+    "--cache-to", "cache_to", metavar="NAME|type=TYPE[,…]", help="Keep results for other machines.", **_MANY
+)
 @click.option("--pull", is_flag=True, help="Ask the registry for bases even when they are here.")
 @click.option(
     "--progress",
@@ -115,7 +121,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     """What the options ask for; agents for key files end with ``stack``. UsageError where they are wrong."""
     from polyarch.cli import options as values
     from polyarch.errors import UsageError
-    from polyarch.export import annotations, output
+    from polyarch.export import annotations, cache_options, output
     from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
     from polyarch.pipeline import BuildRequest, names_of
@@ -154,6 +160,8 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         no_cache_stages=frozenset(
             name.lower() for text in options["no_cache_filter"] for name in text.split(",")
         ),
+        cache_from=cache_options.parse_from(options["cache_from"]),
+        cache_to=cache_options.parse_to(options["cache_to"]),
         pull=options["pull"],
         allow=frozenset(word for text in options["allow"] for word in text.split(","))
         | ({"network.host"} if options["network"] == "host" else set()),

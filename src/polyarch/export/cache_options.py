@@ -201,3 +201,8 @@ def _bad(
     option: str, text: str, why: str, *, hint: str = "", reason: str = "invalid-cache-option"
 ) -> UsageError:
     return UsageError(f"{option} {text}: {why}", hint=hint, reason=reason)
+
+
+def insecure_caches(options: Iterable[CacheTo | CacheFrom]) -> frozenset[str]:
+    """The registries that ``registry.insecure=true`` lets be reached by plain http."""
+    return frozenset(o.reference.registry for o in options if o.reference is not None and o.insecure)
