@@ -85,6 +85,14 @@ BROKEN: dict[str, Broken] = {
         {"sbin/tini": elf("arm64"), "app": elf("amd64")}, ("/sbin/tini", "--", "/app"))),
     "in the shell form": on("arm64", "WrongArchitecture", "app", "amd64", Image(
         {"bin/sh": elf("arm64"), "app": elf("amd64")}, ("/bin/sh", "-c", "exec /app --serve"))),
+    "behind env": on("arm64", "WrongArchitecture", "app", "amd64", Image(
+        {"usr/bin/env": elf("arm64"), "app": elf("amd64")}, ("/usr/bin/env", "-i", "A=b", "/app"))),
+    "behind timeout and gosu": on("arm64", "WrongArchitecture", "app", "amd64", Image(
+        {"bin/timeout": elf("arm64"), "bin/gosu": elf("arm64"), "app": elf("amd64")},
+        ("timeout", "5", "gosu", "nobody", "/app"))),
+    "at the end of a line": on("arm64", "WrongArchitecture", "srv/app", "amd64", Image(
+        {"bin/sh": elf("arm64"), "srv/app": elf("amd64")},
+        ("/bin/sh", "-ec", "cd /srv && A=1 exec /srv/app"))),
     "the command behind a script": on("arm64", "WrongArchitecture", "srv/server", "amd64", Image(
         {"bin/sh": elf("arm64"), "start.sh": SCRIPT, "srv/server": elf("amd64")},
         ("/start.sh",), ("/srv/server",))),

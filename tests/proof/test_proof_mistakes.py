@@ -186,7 +186,10 @@ def test_a_stage_that_is_asked_for_is_no_final_stage() -> None:
 
 
 def test_lines_are_suggested() -> None:
-    (finding,) = mistakes("FROM golang:1.22 AS b\nWORKDIR /src\nRUN CGO_ENABLED=0 go build -o /o .\n", ARM64)
+    text = "FROM golang:1.22 AS b\nWORKDIR /src\nRUN CGO_ENABLED=0 go build -o /o .\n"
+    (finding,) = mistakes(text, ARM64)
+    assert finding.message.endswith("do so in a stage of its own, and copy what it makes")
+    (finding,) = mistakes(text + "FROM x\nCOPY --from=b /o /o\n", ARM64)
     assert finding.message.splitlines()[1:] == [
         "- FROM golang:1.22 AS b",
         "+ FROM --platform=$BUILDPLATFORM golang:1.22 AS b",
@@ -198,7 +201,7 @@ def test_lines_are_suggested() -> None:
 
 def test_suggestions_are_free_of_mistakes() -> None:
     for name in ("go", "dotnet", "node", "behind assignments"):
-        _, text, _ = WRONG[name]
+        text = WRONG[name][1].partition("FROM x")[0] + "FROM x\nCOPY --from=0 /out /srv/\n"
         (finding,) = mistakes(text, ARM64)
         lines = finding.message.splitlines()[1:]
         for before, after in zip(lines, [*lines[1:], ""], strict=True):

@@ -184,9 +184,19 @@ class _Finder:
                     f"{shown} runs emulated for {stage.state.platform}; {compiler.name} can compile for it "
                     "on the build platform, many times faster"
                 )
-                diff = rewriting.suggestion(compiler, stage.root, run)
-                self.report("EmulatedCompiler", message + diff, run.location)
+                if self._becomes_the_image(stage.state):
+                    message += "; do so in a stage of its own, and copy what it makes"
+                else:
+                    message += rewriting.suggestion(compiler, stage.root, run)
+                self.report("EmulatedCompiler", message, run.location)
                 return
+
+    def _becomes_the_image(self, state: StageState) -> bool:
+        """Whether the target starts from ``state``, or is it."""
+        target: StageState | None = self.plan.target()
+        while target is not None and target is not state:
+            target = target.parent
+        return target is not None
 
     def _uname(self, run: Run, commands: list[list[str]]) -> None:
         for words in commands:

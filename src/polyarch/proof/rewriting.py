@@ -28,7 +28,7 @@ def suggestion(compiler: Compiler, root: Stage | None, run: Run) -> str:
         changed = _changed(compiler, command)
         if changed != command:
             lines += [f"- {command}", f"+ ARG {compiler.arguments}", f"+ {changed}"]
-    return "\n" + "\n".join(lines)
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def _changed(compiler: Compiler, command: str) -> str:

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
+from polyarch.proof.commands import commands_of
 from polyarch.proof.evidence import Evidence
 from polyarch.proof.finding import Finding
 from polyarch.proof.fitness import runs_on, runs_on_windows
@@ -14,7 +15,10 @@ from polyarch.proof.program import Program
 
 _MAX_INTERPRETERS = 5  # scripts whose interpreter is a script …
 # Programs that start what follows them on their command line.
-_STARTERS = frozenset("tini dumb-init catatonit su-exec gosu setpriv exec nice chpst s6-setuidgid".split())
+_STARTERS = frozenset(
+    "tini dumb-init catatonit su-exec gosu setpriv exec env nice nohup timeout stdbuf chpst".split()
+)
+_SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh"))
 _PLAIN = re.compile(r"[\w@%+,./-]+")
 _SYSTEMS = {"pe": "Windows", "efi": "the firmware", "macho": "macOS", "macho-object": "macOS"}
 
@@ -56,25 +60,23 @@ def check_start(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _programs(words: Sequence[str]) -> Iterator[str]:
-    """The first word, and what it is known to start in turn."""
+    """The first word, and what it is known to start in turn; of a shell's text every command's."""
     rest = list(words)
     while rest:
         first = rest.pop(0)
         yield first
         name = first.rpartition("/")[2]
-        if name in ("sh", "bash", "dash", "ash") and len(rest) >= 2 and rest[0] in ("-c", "-ec", "-lc"):
-            inner = rest[1].split()
-            inner = inner[1:] if inner[:1] == ["exec"] else inner
-            if inner and _PLAIN.fullmatch(inner[0]) and "=" not in inner[0]:
-                rest = inner
-                continue
+        if name in _SHELLS and len(rest) >= 2 and re.fullmatch(r"-\w*c", rest[0]):
+            for command in commands_of(rest[1]):
+                if _PLAIN.fullmatch(command[0]):
+                    yield from _programs([word for word in command if word])
             return
         if name not in _STARTERS:
             return
-        if name in ("gosu", "su-exec"):
-            rest = rest[1:]
-        while rest and rest[0].startswith("-"):
+        while rest and (rest[0].startswith("-") or (name == "env" and "=" in rest[0])):
             rest.pop(0)
+        if name in ("gosu", "su-exec", "timeout"):
+            rest = rest[1:]
 
 
 def _check_word(evidence: Evidence, name: str, seen: set[str], *, certain: bool) -> Iterator[Finding]:
