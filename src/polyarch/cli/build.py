@@ -177,12 +177,13 @@ def _run(request: BuildRequest, options: dict[str, Any]) -> int:
     from polyarch.cli.progress import shown
 
     mode = "quiet" if options["quiet"] else options["progress"]
+    _check_files(request, options)
     with _stopping() as cancelled, shown(mode) as events:
         outcome = pipeline.run(request, events=events, cancelled=cancelled)
     _write_files(outcome, options)
-    if options["quiet"]:
+    if mode == "quiet":
         print(outcome.summary.image_id or outcome.digest)
-    else:
+    elif mode != "rawjson":  # what reads JSON reads nothing else
         print("\n".join(summary_lines(outcome)), file=sys.stderr)
     return 0
 
@@ -230,6 +231,26 @@ def _size(count: int) -> str:
     return f"{value:.2f} GB"
 
 
+def _check_files(request: BuildRequest, options: dict[str, Any]) -> None:
+    """Refuse files that could not be written when the build is done."""
+    from polyarch.errors import PolyarchError, UsageError
+
+    if options["iidfile"] and request.outputs and not any(out.is_image for out in request.outputs):
+        raise UsageError(
+            "--iidfile: local and tar outputs have no image ID",
+            hint="leave --iidfile out, or add an output that is an image",
+            reason="iidfile-without-image",
+        )
+    for name in ("iidfile", "metadata_file"):
+        folder = Path(options[name]).parent if options[name] else None
+        if folder is not None and not folder.is_dir():
+            raise PolyarchError(
+                f"--{name.replace('_', '-')} {options[name]}: the directory {folder} is not there",
+                hint=f"mkdir -p {folder}",
+                reason="no-such-directory",
+            )
+
+
 def _write_files(outcome: BuildOutcome, options: dict[str, Any]) -> None:
     if options["iidfile"]:
         _write(Path(options["iidfile"]), outcome.summary.image_id)
@@ -243,8 +264,12 @@ def _write(path: Path, text: str) -> None:
     try:
         temporary.write_text(text)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            from polyarch.errors import PolyarchError
+
+            raise PolyarchError(f"cannot write {path}: {error.strerror}", reason="write-failed") from error
         raise
 
 
