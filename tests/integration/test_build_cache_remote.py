@@ -90,7 +90,7 @@ def fetched(faults: Faults) -> list[str]:
 
 COPIES = {"Dockerfile": "FROM base/busybox\nCOPY a /a\nWORKDIR /w\nCOPY b b\n", "a": "1", "b": "2"}
 STEPS = {
-    "Dockerfile": "FROM base/busybox AS tool\nRUN echo made > /made; echo $RANDOM >> /made\n"
+    "Dockerfile": "FROM base/busybox AS tool\nRUN echo made > /made; echo $RANDOM >> /made; touch /other\n"
     "FROM base/busybox\nCOPY --from=tool /made /made\nRUN date +%N > /when\nCOPY a /a\n",
     "a": "1",
 }
@@ -253,11 +253,10 @@ def rewrite(cache: str, change: Callable[[cache_table.Table], cache_table.Table]
 
 
 def confused(table: cache_table.Table) -> cache_table.Table:
-    """Every layer is said to be another's blob."""
-    places = dict(table.places)
-    names = list(places)
-    turned = dict(zip(names, [places[name] for name in names[1:] + names[:1]], strict=True))
-    return msgspec.structs.replace(table, places=turned)
+    """Every layer of files is said to be a step's blob."""
+    step = next(place for id, place in table.places.items() if id.startswith("step:"))
+    places = {id: step if id.startswith("sha256:") else place for id, place in table.places.items()}
+    return msgspec.structs.replace(table, places=places)
 
 
 def wrong_diff_ids(table: cache_table.Table) -> cache_table.Table:
@@ -277,9 +276,8 @@ def test_a_layer_that_is_not_what_it_says_is_made_anew(
     rewrite(cache, lie)
     changed = {**STEPS, "Dockerfile": STEPS["Dockerfile"] + "RUN test -s /when && grep made /made\n"}
     _, seen = machines.build("two", changed, cache_from=[cache])
-    if lie is wrong_diff_ids:
-        assert any("not used any more" in text for text in seen.warnings)
-        assert any("date" in name for name in seen.ran)
+    assert any("not used any more" in text for text in seen.warnings)
+    assert any("date" in name for name in seen.ran)
     _, seen = machines.build("two", changed)
     assert seen.ran == [], "nothing of the lie stayed"
 

@@ -51,14 +51,19 @@ class Attempt(Event):
 def recovering(work: Callable[[Event], _T], node: EmbeddedNode, imports: CacheImport, cancelled: Event) -> _T:
     """Do ``work``; where a layer of another machine turns out to be gone or wrong, forget those and do it
     again without the cache it came from, so that the step is run here."""
-    for _ in range(len(imports) + 1):
+    for _ in range(len(imports) + 2):
         try:
-            return work(Attempt(cancelled))
+            done = work(Attempt(cancelled))
+            if node.imported is not None:
+                node.imported.keep()
+            return done
         except ImportedLayerError as error:
             if cancelled.is_set():
                 raise
             imports.blame(error.layer_id)
             node.layers.forget_imported()
+            if node.imported is not None:
+                node.imported.forget()
     return work(Attempt(cancelled))
 
 

@@ -91,10 +91,11 @@ class EmbeddedNode:
         keep_within(state, local.layout, self.layers)
         known = SqliteCache(state.database)
         self._cache: CacheStore = known
+        self.imported: ChainedCache | None = None
         self.notes = Notes(known, imports)
         self.findings: Mapping[str, Finding] = {}
         if imports is not None:
-            self._cache = ChainedCache(known, imports)
+            self._cache = self.imported = ChainedCache(known, imports)
             imports.attach(self.layers, local.origins)
 
     @property

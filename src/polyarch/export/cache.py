@@ -31,7 +31,7 @@ from polyarch.errors import CancelledError, ContentError, NotFoundError, Polyarc
 from polyarch.export.cache_options import CacheTo
 from polyarch.export.progress import Reporter, reporter
 from polyarch.export.push import Repositories
-from polyarch.graph.vertex import LocalOp, Vertex
+from polyarch.graph.vertex import Vertex
 from polyarch.image import cache_table
 from polyarch.image.cache_table import Layer, Note, Part, Row
 from polyarch.image.sparse import SparseStore
@@ -45,6 +45,7 @@ from polyarch.oci.manifest import Index, Raw, encode
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.solver.events import EventSink, Warning
+from polyarch.solver.remote import is_portable
 from polyarch.solver.scheduler import Finding
 
 _ATTEMPTS = 20
@@ -63,8 +64,7 @@ class Learnt:
 
 
 def rows_of(vertex: Vertex | None, findings: Mapping[str, Finding]) -> tuple[Row, ...]:
-    """The results that ``vertex`` depends on, in a fixed order. Keys that hold the times of a directory's
-    files are worth nothing elsewhere and are left out."""
+    """The results that ``vertex`` depends on, in a fixed order, under keys that others can use."""
     rows: dict[str, Row] = {}
     pending = [vertex] if vertex is not None else []
     seen = set()
@@ -77,9 +77,9 @@ def rows_of(vertex: Vertex | None, findings: Mapping[str, Finding]) -> tuple[Row
         finding = findings.get(current.digest)
         if finding is None:
             continue
-        keys = finding.keys
-        if any(isinstance(source.op, LocalOp) for source in current.inputs):
-            keys = keys[-1:]
+        keys = tuple(key for key in finding.keys if is_portable(key))
+        if not keys:
+            continue
         record = json.loads(finding.record)
         rows[keys[0]] = Row(keys, tuple(record["layers"]), str(record.get("how", "")))
     return tuple(rows.values())

@@ -86,6 +86,10 @@ class Forms:
         except (zstandard.ZstdError, ContentError):
             return None
 
+    def has_toc(self, id: str) -> bool:
+        """Whether the toc of a layer is kept."""
+        return bool(self._database.read("SELECT 1 FROM layer_tocs WHERE id = ?", (id,)))
+
     def file(self, id: str, path: str) -> bytes | None:
         """The bytes of a small file that was kept."""
         rows = self._database.read("SELECT data FROM layer_files WHERE id = ? AND path = ?", (id, path))

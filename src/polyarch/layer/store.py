@@ -173,6 +173,12 @@ class LayerStore:
             return True
         return layer.original is not None and self.content.exists(layer.original.descriptor.digest)
 
+    def is_described(self, id: str) -> bool:
+        """Whether the entries of a layer are known here."""
+        return self.forms.has_toc(id) or any(
+            other == id and layer.has_toc for (other, _), layer in list(self._layers.items())
+        )
+
     def blob_of(self, id: str, compression: Compression) -> Blob | None:
         """The blob of a layer if it was made before and is still there."""
         return self.recorded_blob(id, wanted_key(compression, clamp=True))

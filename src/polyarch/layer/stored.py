@@ -97,6 +97,11 @@ class StoredLayer(IndexedLayer):
         """Whether it was made by another machine."""
         return self.original is not None and self.kind != "image"
 
+    @property
+    def has_toc(self) -> bool:
+        """Whether the entries are known already."""
+        return self._toc is not None
+
     @contextmanager
     def _accused(self) -> Iterator[None]:
         """What goes wrong with an imported layer is its cache's fault, not the build's."""

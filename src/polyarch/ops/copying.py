@@ -27,7 +27,11 @@ from polyarch.ops.unpack import unpack
 
 @dataclass
 class Copying:
-    """One copy action from ``source`` to ``canvas``. ``owner`` None keeps the source's owners."""
+    """One copy action from ``source`` to ``canvas``. ``owner`` None keeps the source's owners.
+
+    ``selected`` is afterwards what of the source was looked at, whatever the canvas stands on. With
+    ``packed`` archives are copied and not unpacked.
+    """
 
     canvas: Canvas
     source: Rootfs
@@ -35,6 +39,8 @@ class Copying:
     owner: tuple[int, int] | None
     epoch_ns: int | None = None
     scratch: Path | None = None  # where archives are kept while they are unpacked
+    packed: bool = False
+    selected: dict[str, Entry] = field(default_factory=dict)
     _links: dict[str, str] = field(default_factory=dict)
     _files: list[tuple[str, str]] = field(default_factory=list)
     _include: Matcher | None = None
@@ -55,7 +61,13 @@ class Copying:
         self._describe_files()
 
     def _unpack(self, path: str) -> bool:
-        return unpack(self.canvas, self.source, path, self.action.destination, self.owner, self.scratch)
+        if self.packed or not unpack(
+            self.canvas, self.source, path, self.action.destination, self.owner, self.scratch
+        ):
+            return False
+        followed = self.source.resolve(path)
+        self._select(self.source.files([followed])[0], followed)
+        return True
 
     def _sources(self) -> list[str]:
         pattern = self.action.source
@@ -69,6 +81,7 @@ class Copying:
         entry = self.source.get(followed)
         if entry is None:
             raise _missing(path)
+        self._select(entry, followed)
         directory = entry.type == "directory"
         written = action.destination
         parent = written if written.endswith("/") else posixpath.dirname(written)
@@ -143,6 +156,7 @@ class Copying:
 
     def _place(self, entry: Entry, path: str, place: str) -> None:
         """Put one entry of the source at ``place``."""
+        self._select(entry, path)
         if entry.type == "directory":
             self._directory_entry(entry, place)
             return
@@ -174,12 +188,16 @@ class Copying:
         """Fill in digests and machines, reading what has to be read in one go."""
         described = self.source.files([path for _, path in self._files])
         for (place, path), known in zip(self._files, described, strict=True):
+            self._select(known, path)
             entry = self.canvas.get(place)
             if entry is not None and entry.type == "file":
                 full = msgspec.structs.replace(
                     entry, digest=known.digest, machine=known.machine, size=known.size
                 )
                 self.canvas.put(full, _opener(self.source, path))
+
+    def _select(self, entry: Entry, path: str) -> None:
+        self.selected[path] = msgspec.structs.replace(entry, path=path)
 
     def _owned(self, entry: Entry, place: str) -> Entry:
         uid, gid = self.owner if self.owner is not None else (entry.uid, entry.gid)

@@ -18,6 +18,7 @@ from polyarch.ops.result import (
     definition,
     digest_of,
     encode_record,
+    first_key,
     record_layers,
     restore,
     rootfs_of,
@@ -35,15 +36,17 @@ class ExecOperation:
     cacheable = True
     exclusive = True
 
-    def __init__(self, op: ExecOp, session: Session) -> None:
+    def __init__(self, op: ExecOp, session: Session, local: frozenset[int] = frozenset()) -> None:
         self.op = op
         self.session = session
+        self.local = local
 
     def keys(self, inputs: Sequence[Input], step: Step) -> Iterator[CacheKey]:
         parts = [("the instruction", definition(self.op)), ("the base", digest_of(*inputs[0].identity))]
         mounted = [mount for mount in self.op.mounts if mount.input is not None]
         identities = [(f"mount {m.target}", digest_of(*inputs[m.input or 0].identity)) for m in mounted]
-        yield CacheKey(digest_of("exec", *(value for _, value in parts + identities)), tuple(parts))
+        first = digest_of("exec", *(value for _, value in parts + identities))
+        yield CacheKey(first_key(first, local=bool(self.local)), tuple(parts))
         if mounted:
             contents = [(f"mount {m.target}", _content(inputs[m.input or 0], m)) for m in mounted]
             yield CacheKey(

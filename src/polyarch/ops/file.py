@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from polyarch.errors import PolyarchError
 from polyarch.graph.vertex import CopyAction, FileOp, MakeDirectoryAction, MergeOp
 from polyarch.layer import toc as tocs
 from polyarch.layer.entry import Toc
@@ -21,6 +22,7 @@ from polyarch.ops.result import (
     definition,
     digest_of,
     encode_record,
+    first_key,
     record_layers,
     restore,
     rootfs_of,
@@ -32,18 +34,21 @@ from polyarch.solver.op import CacheKey, Identity, Input, Step
 class FileOperation:
     """A layer made of files.
 
-    Two keys: the definition with the identities of the inputs (for a directory of the client that is the
-    names, sizes and times of its files), and, when that misses, the drawn layer's content without its times.
-    The second does not depend on the base, so a layer survives a new base and a fresh checkout.
+    Three keys: the definition with the identities of the inputs (for a directory of the client that is the
+    names, sizes and times of its files); when that misses, the same with the content of what is selected from
+    ``local`` inputs instead, for which a base need not be looked at; and the drawn layer's content without
+    its times. The last does not depend on the base, so a layer survives a new base and a fresh checkout.
     """
 
     cacheable = True
     exclusive = False
 
-    def __init__(self, op: FileOp, session: Session) -> None:
+    def __init__(self, op: FileOp, session: Session, local: frozenset[int] = frozenset()) -> None:
         self.op = op
         self.session = session
+        self.local = local
         self._drawn: Canvas | None = None
+        self._selected: dict[int, str] = {}
 
     @property
     def _base(self) -> int | None:
@@ -55,7 +60,18 @@ class FileOperation:
             ("the base" if number == self._base else f"source {number}", digest_of(*entry.identity))
             for number, entry in enumerate(inputs)
         ]
-        yield CacheKey(digest_of("file", *(value for _, value in parts)), tuple(parts[:1]))
+        first = digest_of("file", *(value for _, value in parts))
+        yield CacheKey(first_key(first, local=bool(self.local)), tuple(parts[:1]))
+        if self._base is not None and self.local and (selected := self._select(inputs)):
+            kept = [
+                (name, value)
+                for (name, value), n in zip(parts[1:], range(len(inputs)), strict=True)
+                if n not in self.local
+            ]
+            yield CacheKey(
+                digest_of("file selection", parts[0][1], *(value for _, value in kept), *selected),
+                (("the files", digest_of(*selected)), *(each for each in kept if each[0] == "the base")),
+            )
         content = content_digest(self._draw(inputs).toc())
         times = "" if self.op.epoch is None else f"@{self.op.epoch}"  # where one is wanted, it counts
         yield CacheKey(digest_of("file content", content + times), (("the files", content + times),))
@@ -79,6 +95,26 @@ class FileOperation:
         base = Rootfs() if self._base is None else rootfs_of(inputs[0])
         return restore(record, self.session.layers, base)
 
+    def _select(self, inputs: Sequence[Input]) -> tuple[str, ...]:
+        """The content of what each copy action takes of a local input; empty where that cannot be said.
+
+        Drawing the layer tells it, too, but needs the tables of contents of all the base's layers, which may
+        have to be fetched.
+        """
+        if all(self.session.layers.is_described(id) for id in inputs[0].identity):
+            self._draw(inputs)
+        else:
+            try:
+                for number, action in enumerate(self.op.actions):
+                    if isinstance(action, CopyAction) and action.input in self.local:
+                        canvas = Canvas(Rootfs(), 0)
+                        copying = Copying(canvas, rootfs_of(inputs[action.input]), action, None, packed=True)
+                        copying.run()
+                        self._selected[number] = selection_digest(copying)
+            except PolyarchError:
+                return ()  # what is wrong is said when the layer is drawn
+        return tuple(self._selected[number] for number in sorted(self._selected))
+
     def _scratch(self) -> Path:
         folder = self.session.state.temporary
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +125,7 @@ class FileOperation:
             base = Rootfs() if self._base is None else rootfs_of(inputs[0])
             epoch_ns = None if self.op.epoch is None else self.op.epoch * 10**9
             canvas = Canvas(base, TIMELESS_NS if epoch_ns is None else epoch_ns)
-            for action in self.op.actions:
+            for number, action in enumerate(self.op.actions):
                 match action:
                     case MakeDirectoryAction():
                         owner = file_owner(action.owner, canvas.read)
@@ -97,7 +133,10 @@ class FileOperation:
                     case CopyAction():
                         source = rootfs_of(inputs[action.input])
                         given = file_owner(action.chown, canvas.read) if action.chown else None
-                        Copying(canvas, source, action, given, epoch_ns, self._scratch()).run()
+                        copying = Copying(canvas, source, action, given, epoch_ns, self._scratch())
+                        copying.run()
+                        if action.input in self.local:
+                            self._selected[number] = selection_digest(copying)
             self._drawn = canvas
         return self._drawn
 
@@ -129,6 +168,15 @@ class MergeOperation:
 
     def restore(self, record: str, inputs: Sequence[Input]) -> Result | None:
         return None
+
+
+def selection_digest(copying: Copying) -> str:
+    """A digest of what a copy action found in its source, times aside."""
+    timeless = [
+        msgspec.structs.replace(entry, mtime_ns=0, machine="")
+        for _, entry in sorted(copying.selected.items())
+    ]
+    return tocs.name(Toc(tuple(timeless)), kind="selection")
 
 
 def content_digest(toc: Toc) -> str:

@@ -12,11 +12,12 @@ from polyarch.solver.op import Op
 
 def operation(vertex: Vertex, session: Session) -> Op:
     """What to do for ``vertex``."""
+    local = frozenset(n for n, source in enumerate(vertex.inputs) if isinstance(source.op, LocalOp))
     match vertex.op:
         case ExecOp() as op:
-            return ExecOperation(op, session)
+            return ExecOperation(op, session, local)
         case FileOp() as op:
-            return FileOperation(op, session)
+            return FileOperation(op, session, local)
         case MergeOp() as op:
             return MergeOperation(op, session)
         case ImageOp() | LocalOp() | GitOp() | HttpOp() | InlineOp() as op:

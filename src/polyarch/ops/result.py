@@ -66,6 +66,12 @@ def digest_of(*parts: str) -> str:
     return "sha256:" + hasher.hexdigest()
 
 
+def first_key(digest: str, *, local: bool) -> str:
+    """A key made of identities. That of a directory holds the times of its files, which every checkout has
+    others of."""
+    return f"here:{digest}" if local else digest
+
+
 def definition(op: object) -> str:
     """The digest of an operation's own definition, inputs aside."""
     import msgspec

@@ -15,7 +15,8 @@ Identity = tuple[str, ...]  # names the content of a result; equal identities me
 @dataclass(frozen=True)
 class CacheKey:
     """A key under which a result may be found. ``parts`` names what went into it (name, digest), so that a
-    miss can be explained by comparing with the last build's parts."""
+    miss can be explained by comparing with the last build's parts. A value is a digest, with ``here:`` in
+    front of it where it means nothing on other machines."""
 
     value: str
     parts: tuple[tuple[str, str], ...] = ()

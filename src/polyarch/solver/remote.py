@@ -13,6 +13,12 @@ from typing import Protocol
 from polyarch.solver.cache import CacheStore
 
 _KEYS = "keys of "  # in front of a result's first key: all of them
+_MAX_KEYS = 16
+
+
+def is_portable(key: str) -> bool:
+    """Whether a key means the same on every machine."""
+    return key.startswith("sha256:")
 
 
 class Elsewhere(Protocol):
@@ -28,28 +34,47 @@ class Elsewhere(Protocol):
 
 
 class ChainedCache:
-    """A CacheStore: ``local`` first, then ``elsewhere``."""
+    """A CacheStore: ``local`` first, then ``elsewhere``. What came from there is kept only by ``keep``, when
+    the build has shown that it is good."""
 
     def __init__(self, local: CacheStore, elsewhere: Elsewhere) -> None:
         self._local = local
         self._elsewhere = elsewhere
+        self._imported: dict[str, str] = {}
+        self._records: set[str] = set()
+
+    def keep(self) -> None:
+        """Remember here what was found elsewhere."""
+        for key, record in self._imported.items():
+            self._local.put(key, record)
+        self.forget()
+
+    def forget(self) -> None:
+        """Take what was found elsewhere for not found."""
+        self._imported, self._records = {}, set()
 
     def get(self, key: str) -> str | None:
-        record = self._local.get(key)
+        record = self._local.get(key) or self._imported.get(key)
         if record is not None:
             return record
-        found = self._elsewhere.result(key) if key.startswith("sha256:") else None
+        found = self._elsewhere.result(key) if is_portable(key) else None
         if found is None:
             return None
         keys, record = found
+        self._records.add(record)
+        for number in range(len(keys) - 1):
+            self._imported[_KEYS + keys[number]] = json.dumps(keys[number:])
         for each in keys:
             if each == key or self._local.get(each) is None:
-                self._local.put(each, record)
-        remember_keys(self._local, keys)
+                self._imported[each] = record
         return record
 
     def put(self, key: str, record: str) -> None:
-        self._local.put(key, record)
+        if record in self._records:
+            self._imported[key] = record
+        else:
+            self._imported.pop(key, None)
+            self._local.put(key, record)
 
     def parts(self, slot: str) -> dict[str, str] | None:
         return self._local.parts(slot)
@@ -85,15 +110,21 @@ class Notes:
 
 
 def remember_keys(cache: CacheStore, keys: Sequence[str]) -> None:
-    """Remember that ``keys``, cheapest first, lead to one result."""
+    """Remember that ``keys``, cheapest first, lead to one result, with all that is known of each."""
     if len(keys) > 1:
-        cache.put(_KEYS + keys[0], json.dumps(list(keys)))
+        known = known_keys(cache, keys)
+        for number in range(len(known) - 1):
+            cache.put(_KEYS + known[number], json.dumps(known[number:]))
 
 
-def known_keys(cache: CacheStore, first: str) -> tuple[str, ...]:
-    """Everything that was remembered with ``first``, itself in front."""
-    try:
-        found = json.loads(cache.get(_KEYS + first) or "[]")
-    except ValueError:
-        return (first,)
-    return tuple(str(key) for key in found) if isinstance(found, list) and found[:1] == [first] else (first,)
+def known_keys(cache: CacheStore, keys: Sequence[str]) -> tuple[str, ...]:
+    """``keys`` and everything that was remembered with any of them, cheapest first."""
+    found = dict.fromkeys(keys)
+    for key in keys:
+        try:
+            more = json.loads(cache.get(_KEYS + key) or "[]")
+        except ValueError:
+            continue
+        if isinstance(more, list):
+            found.update(dict.fromkeys(str(one) for one in more[:_MAX_KEYS]))
+    return tuple(found)[:_MAX_KEYS]

@@ -121,8 +121,7 @@ class Scheduler:
         found = {}
         for outcome in self._solved:
             if outcome.task.op.cacheable and outcome.keys:
-                asked = tuple(key.value for key in outcome.keys)
-                keys = max(asked, known_keys(self._cache, asked[0]), key=len)
+                keys = known_keys(self._cache, [key.value for key in outcome.keys])
                 found[outcome.task.node.digest] = Finding(keys, outcome.record)
         return found
 
