@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyarch.cli.docker_flags import DockerCommand
+
 if TYPE_CHECKING:
     from polyarch.pipeline import BuildOutcome, BuildRequest
 
 _MANY: dict[str, Any] = {"multiple": True}
 
 
-@click.command(short_help="Build a Dockerfile for one or many platforms.")
+@click.command(cls=DockerCommand, short_help="Build a Dockerfile for one or many platforms.")
 @click.argument("context", default=".")
 @click.option("--platform", "platform", metavar="P[,P…]", help="Target platforms.", **_MANY)
 @click.option("-t", "--tag", "tags", metavar="NAME[:TAG]", help="Name the result.", **_MANY)
