@@ -65,6 +65,9 @@ SOUND: dict[str, tuple[str, Image]] = {
     "a script through env": ("arm64", Image({
         **SH, "usr/bin/env": ARM64, "usr/bin/python3": "python3.11", "usr/bin/python3.11": ARM64,
         "app": b"#!/usr/bin/env python3\n"})),
+    "a line that chooses": ("arm64", Image(
+        {**SH, "opt/amd64/x": elf("amd64"), "opt/arm64/x": ARM64},
+        ("sh", "-c", "if [ -x /y ]; then /opt/amd64/x; else /opt/arm64/x; fi"))),
     "merged usr": ("arm64", Image({"bin": "usr/bin", "lib": "usr/lib", "usr/bin/sh": ARM64}, ("/bin/sh",))),
     "no start at all": ("arm64", Image({"data": Plain(b"x")}, ())),
     "data alone": ("arm64", Image({"data": Plain(b"x")}, ())),

@@ -173,3 +173,18 @@ def test_running_every_variant(busybox: str, state: State, capsys: pytest.Captur
     assert "every variant ran, and alike" in shown and "emulated" in shown
     assert main(["verify", busybox, "--run", "--", "sh", "-c", "test $(uname -m) = x86_64"]) == 1
     assert "ended with" in capsys.readouterr().out
+
+
+@pytest.mark.userns
+@pytest.mark.network
+def test_what_was_proved_is_what_runs(busybox: str, state: State, registry: str, layout: Layout) -> None:
+    """With --remote the registry's image runs, whatever the local store has under its name."""
+    from polyarch import api
+    from polyarch.oci.platform import host
+
+    name = f"{registry}/team/app:1"
+    api.push(busybox, to=name, root=state.root)
+    store(layout, name, [Listed(str(host()), Image({"app": elf("s390x")}))])
+    words = ["--platform", str(host()), "--run", "--", "sh", "-c", "echo ran"]
+    assert main(["verify", "--remote", name, *words]) == 0
+    assert main(["verify", name, *words]) == 1

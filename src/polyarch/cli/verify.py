@@ -77,7 +77,8 @@ def verify(
         image = inspect(found.store, found.descriptor, name=found.name)
         policy = Policy("strict" if proof == "strict" else "default", ignore)
         report = prove(image, found.store, wanted=wanted, policy=policy, told=_told(quiet=as_json))
-    trial = _try(found.name, command, report, timeout) if run else None
+    exact = _exact(found.name, report.digest) if not found.is_local else found.name
+    trial = _try(exact, command, report, timeout) if run else None
     if as_json:
         import msgspec
 
@@ -88,6 +89,17 @@ def verify(
         if trial is not None:
             print("\n".join(_trial_lines(trial)))
     return 0 if report.sound and (trial is None or trial.alike) else 1
+
+
+def _exact(name: str, digest: str) -> str:
+    """What was proved, by its digest: the local store may have something else under the same tag."""
+    from polyarch.errors import UsageError
+    from polyarch.oci.reference import Reference
+
+    try:
+        return str(Reference.parse(name).with_digest(digest))
+    except UsageError:
+        return name  # a layout or an archive on disk
 
 
 def _try(name: str, command: tuple[str, ...], report: Report, timeout: float) -> Trial:

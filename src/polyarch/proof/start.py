@@ -19,6 +19,7 @@ _STARTERS = frozenset(
     "tini dumb-init catatonit su-exec gosu setpriv exec env nice nohup timeout stdbuf chpst".split()
 )
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh"))
+_CHOICE = re.compile(r"\b(?:if|case|for|while|until|uname|arch)\b|\|\|")  # what runs is decided there
 _PLAIN = re.compile(r"[\w@%+,./-]+")
 _SYSTEMS = {"pe": "Windows", "efi": "the firmware", "macho": "macOS", "macho-object": "macOS"}
 
@@ -67,7 +68,8 @@ def _programs(words: Sequence[str]) -> Iterator[str]:
         yield first
         name = first.rpartition("/")[2]
         if name in _SHELLS and len(rest) >= 2 and re.fullmatch(r"-\w*c", rest[0]):
-            for command in commands_of(rest[1]):
+            commands = list(commands_of(rest[1]))
+            for command in commands[:1] if _CHOICE.search(rest[1]) else commands:
                 if _PLAIN.fullmatch(command[0]):
                     yield from _programs([word for word in command if word])
             return
