@@ -85,6 +85,7 @@ class EmbeddedNode:
         self._around = surroundings
         self._sandbox: Sandbox | None = None
         self._runtime: RuntimeExecutor | None = None
+        self._settling: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.layers = LayerStore(state, local.layout, _LazyPrivilege(lambda: self.sandbox().privilege))
         self.layers.origin = local
@@ -94,6 +95,7 @@ class EmbeddedNode:
         self.imported: ChainedCache | None = None
         self.notes = Notes(known, imports)
         self.findings: Mapping[str, Finding] = {}
+        self._scheduler: Scheduler | None = None
         if imports is not None:
             self._cache = self.imported = ChainedCache(known, imports)
             imports.attach(self.layers, local.origins)
@@ -117,11 +119,18 @@ class EmbeddedNode:
         scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
         results = scheduler.solve(self._tasks(graph), wanted)
         self.findings = scheduler.findings()
+        self._scheduler = scheduler
         found: dict[str, Rootfs] = {}
         for digest, result in results.items():
             assert isinstance(result, Result)
             found[digest] = result.rootfs
+        self._settling.append(threading.Thread(target=self.layers.settle, name="settle"))
+        self._settling[-1].start()  # beside the export, which waits for the disk as well
         return found
+
+    def findings_over(self, known: Callable[[str], str | None]) -> Mapping[str, Finding]:
+        """See ``Scheduler.findings_over``."""
+        return self._scheduler.findings_over(known) if self._scheduler is not None else {}
 
     def preview(self, graph: Graph, wanted: Sequence[str]) -> list[tuple[str, str]]:
         """For each vertex needed (by digest): "source", "cached", or why it would run."""
@@ -155,6 +164,8 @@ class EmbeddedNode:
         ]
 
     def close(self) -> None:
+        while self._settling:
+            self._settling.pop().join()
         for started in (self._sandbox, self._runtime):
             if started is not None:
                 started.close()

@@ -17,7 +17,8 @@ from polyarch.content.layout import Layout
 from polyarch.content.lease import Claim
 from polyarch.content.state import State
 from polyarch.content.store import Store
-from polyarch.errors import ContentError
+from polyarch.errors import ContentError, PolyarchError
+from polyarch.layer import settling
 from polyarch.layer import toc as tocs
 from polyarch.layer.changes import reduce
 from polyarch.layer.entry import Entry, Toc
@@ -55,6 +56,7 @@ class LayerStore:
         )
         self.origin: Store | None = None  # for layers that do not say themselves where their bytes are
         self.elsewhere: Callable[[str], Layer | None] = _nowhere
+        self._unsettled = False
         self._lock = RLock()
         self._layers: WeakValueDictionary[tuple[str, str], StoredLayer] = WeakValueDictionary()
 
@@ -252,9 +254,7 @@ class LayerStore:
         layer = StoredLayer(self, id, "step", toc=toc)
         self.forms.add(id, "step")
         self.forms.put_toc(id, toc)
-        self.state.trees.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.rename(folder, self._folder(id))  # from here on the layer is there
-        self._scratch.release(folder)
+        self._place(folder, id)
         with self._lock:
             self._layers[id, ""] = layer
         return layer
@@ -275,8 +275,34 @@ class LayerStore:
         lease = self.content.lease
         if lease is not None and not lease.hold(folder, status):
             return None
+        if not settling.is_sound(folder):
+            self._drop(folder)
+            return None
         tree = folder / _TREE
         return tree if tree.is_dir() else None
+
+    def _drop(self, folder: Path) -> None:
+        try:
+            self._scratch.throw_away(folder)
+        except (OSError, PolyarchError):
+            pass  # another process was faster, or it is another user's: it is not used in any case
+
+    def settle(self) -> None:
+        """Let the trees that were made here survive a power cut; takes as long as the disk does."""
+        if self._unsettled:
+            self._unsettled = False
+            try:
+                settling.settle(self.state.trees)
+            except OSError:
+                pass  # they stay marked, and are made again if the machine goes down
+
+    def _place(self, folder: Path, id: str) -> None:
+        """Put a finished tree where others find it."""
+        settling.mark(folder)
+        self.state.trees.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(folder, self._folder(id))  # from here on the tree is there
+        self._scratch.release(folder)
+        self._unsettled = True
 
     def make_tree(self, id: str, fill: Callable[[Path], None], *, size: int = 0) -> Path:
         """Let ``fill`` make a tree, of ``size`` bytes if that is known, at the path it is given; then put it
@@ -285,10 +311,8 @@ class LayerStore:
         folder = self._scratch.new("tree")
         try:
             fill(folder / _TREE)
-            self.state.trees.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                os.rename(folder, self._folder(id))
-                self._scratch.release(folder)
+                self._place(folder, id)
             except OSError:
                 if self.existing_tree(id) is None:  # else another process was faster
                     raise
