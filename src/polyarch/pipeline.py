@@ -179,6 +179,7 @@ def run(
                 client=client,
                 events=events,
                 cancelled=cancelled,
+                fresh=request.no_cache or bool(request.no_cache_stages),
             )
         finally:
             node.close()

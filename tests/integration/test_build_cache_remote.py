@@ -184,6 +184,29 @@ def test_two_jobs_write_one_cache_at_the_same_time(machines: Machines, registry:
 
 
 @pytest.mark.userns
+def test_jobs_that_ran_the_same_step_find_what_they_built_on_it(machines: Machines, registry: str) -> None:
+    cache = f"{registry}/team/app:cache"
+    text = "FROM base/busybox AS tool\nRUN date +%N > /made\nFROM base/busybox\nRUN date +%N > /when\n"
+    text += "COPY a /a\nRUN cat /a > /b; date +%N >> /b\nCOPY --from=tool /made /made\nRUN test -e /made\n"
+    jobs = {name: {"Dockerfile": text, "a": name} for name in ("one", "two", "three")}
+    for name, files in jobs.items():
+        _, seen = machines.build(name, files, cache_to=[cache])
+        assert len(seen.ran) == 6 and not seen.warnings
+    for name, files in jobs.items():
+        _, seen = machines.build(f"{name}-again", files, cache_from=[cache])
+        assert (seen.ran, seen.warnings) == ([], []), name
+
+
+@pytest.mark.userns
+def test_what_was_run_on_purpose_replaces_what_was_there(machines: Machines, registry: str) -> None:
+    cache = f"{registry}/team/app:cache"
+    machines.build("one", STEPS, cache_to=[cache])
+    second, _ = machines.build("one", STEPS, cache_to=[cache], no_cache=True)
+    third, seen = machines.build("three", STEPS, cache_from=[cache])
+    assert seen.ran == [] and third.digest == second.digest
+
+
+@pytest.mark.userns
 def test_an_image_brings_its_cache_along(machines: Machines, registry: str) -> None:
     image = f"{registry}/team/app:1"
     options = {"tags": [image], "push": True, "cache_to": ["type=inline"]}

@@ -7,7 +7,6 @@ warning, one that lies is not asked again.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from polyarch.layer.store import LayerStore
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Raw
 from polyarch.oci.platform import Platform
+from polyarch.ops.result import record_of
 from polyarch.registry.client import Client
 from polyarch.solver.events import EventSink, Warning
 
@@ -130,7 +130,7 @@ class CacheImport:
             best = best or row
         if best is None:
             return None
-        return best.keys, json.dumps({"layers": list(best.layers), "how": best.how})
+        return best.keys, record_of(best.layers, best.how)
 
     def note(self, key: str) -> str | None:
         """See ``Elsewhere``."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import TypeVar
 
@@ -17,7 +18,8 @@ from polyarch.export.cache_options import CacheTo
 from polyarch.export.output import Output
 from polyarch.export.result import BuildResult
 from polyarch.graph.convert import TargetResult
-from polyarch.image.cache_table import Note, Part
+from polyarch.graph.vertex import Vertex
+from polyarch.image.cache_table import Note, Part, Row
 from polyarch.image.sparse import Repositories, SparseStore
 from polyarch.layer.layer import Compression
 from polyarch.layer.stored import ImportedLayerError, StoredLayer
@@ -86,9 +88,14 @@ def learnt(targets: Sequence[TargetResult], result: BuildResult, node: EmbeddedN
             one.platform,
             rows_of(target.vertex, node.findings),
             tuple(layer.id for layer in one.rootfs.layers),
+            partial(_over, target.vertex, node),
         )
         for target, one in zip(targets, result.results, strict=True)
     )
+
+
+def _over(vertex: Vertex | None, node: EmbeddedNode, known: Callable[[str], str | None]) -> tuple[Row, ...]:
+    return rows_of(vertex, node.findings_over(known))
 
 
 def with_inline(
@@ -116,8 +123,10 @@ def write(
     client: Repositories,
     events: EventSink,
     cancelled: Event,
+    fresh: bool = False,
 ) -> None:
-    """Write every cache that is wanted. ``pushed`` are the names under which the image is in registries."""
+    """Write every cache that is wanted. ``pushed`` are the names under which the image is in registries;
+    ``fresh`` results replace what others had."""
     images = [output.compression for output in outputs if output.is_image]
     compression = Compression(images[0].kind, images[0].level) if images else Compression()
     writer = CacheWriter(
@@ -130,6 +139,7 @@ def write(
         pushed=[name.name for name in pushed],
         events=events,
         cancelled=cancelled,
+        fresh=fresh,
     )
     for option in options:
         writer.write(option)

@@ -13,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Index, Raw, encode
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
+from polyarch.ops.result import record_layers, record_of
 from polyarch.solver.events import EventSink, Warning
 from polyarch.solver.remote import is_portable
 from polyarch.solver.scheduler import Finding
@@ -55,12 +56,13 @@ _BUILDKIT = "application/vnd.buildkit.cacheconfig.v0"
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a build knows for one platform: the results its image depends on, and the ids of the layers that
-    were put on top of its base."""
+    """What a build knows for one platform: the results its image depends on, and the ids of its layers.
+    ``over`` gives the results as they are on top of others' (records by key)."""
 
     platform: Platform
     rows: tuple[Row, ...]
     final: tuple[str, ...]
+    over: Callable[[Callable[[str], str | None]], tuple[Row, ...]]
 
 
 def rows_of(vertex: Vertex | None, findings: Mapping[str, Finding]) -> tuple[Row, ...]:
@@ -80,14 +82,14 @@ def rows_of(vertex: Vertex | None, findings: Mapping[str, Finding]) -> tuple[Row
         keys = tuple(key for key in finding.keys if is_portable(key))
         if not keys:
             continue
-        record = json.loads(finding.record)
-        rows[keys[0]] = Row(keys, tuple(record["layers"]), str(record.get("how", "")))
+        how = str(json.loads(finding.record).get("how", ""))
+        rows[keys[0]] = Row(keys, record_layers(finding.record), how)
     return tuple(rows.values())
 
 
 @dataclass
 class CacheWriter:
-    """Writes caches. ``pushed`` are the repositories that the build's image was pushed to, from which a
+    """Writes caches. ``fresh`` results replace those that others had (``--no-cache``). ``pushed`` are the repositories that the build's image was pushed to, from which a
     registry may take its layers over; ``compression`` is the image's."""
 
     layers: LayerStore
@@ -99,6 +101,7 @@ class CacheWriter:
     pushed: Sequence[str]
     events: EventSink
     cancelled: Event = field(default_factory=Event)
+    fresh: bool = False
 
     def write(self, option: CacheTo) -> None:
         """Write one cache. What goes wrong is a warning, and an error only where the option says so."""
@@ -123,9 +126,13 @@ class CacheWriter:
             target: _Target = _Named(self.client.repository(option.reference), option.reference)
         else:
             target = _Directory(Layout(Path(str(option.path))), option.tag)
+        written = ""
         with report.phase(f"writing cache {option}"), target.held():
-            self._upload(target, ours, report)
-            written = _Merge(target, ours, now).run(self.cancelled)
+            learnt = {} if self.fresh else {one.platform: one for one in self.learnt}
+            merge = _Merge(target, ours, learnt, now)
+            if not merge.is_known():
+                self._upload(target, ours, report)
+                written = merge.run(self.cancelled)
         report.line(f"cache {written}" if written else "the cache knows all of this already")
 
     def _part(self, one: Learnt, option: CacheTo, now: int) -> Part:
@@ -246,8 +253,16 @@ class _Merge:
     """Puts our parts beside what is there."""
 
     target: _Target
-    ours: Mapping[Platform, Part]
+    ours: dict[Platform, Part]
+    learnt: Mapping[Platform, Learnt]
     now: int
+
+    def is_known(self) -> bool:
+        """Whether what is there says all that we could say."""
+        try:
+            return self._covered(self._entries(self.target.resolve()))
+        except NotFoundError:
+            return False
 
     def run(self, cancelled: Event) -> str:
         """The digest of the index that has everything; "" where nothing had to be written."""
@@ -314,8 +329,10 @@ class _Merge:
     def _index(self, there: Sequence[Descriptor]) -> Raw:
         """A new index: others' entries as they are, ours with what was there for the same platform."""
         entries = {entry.platform: entry for entry in there}
-        for platform, part in self.ours.items():
+        for platform, part in list(self.ours.items()):
             theirs = self._read(entries[platform]) if platform in entries else None
+            if theirs is not None and platform in self.learnt:
+                part = self.ours[platform] = self._over(platform, part, theirs)
             raw = self._push(part, theirs)
             entries[platform] = msgspec.structs.replace(
                 raw.descriptor, platform=platform, annotations={cache_table.MARK: str(cache_table.VERSION)}
@@ -330,6 +347,17 @@ class _Merge:
         raw = encode(index)
         _put(self.target.store, raw.data, raw.media_type)
         return raw
+
+    def _over(self, platform: Platform, ours: Part, theirs: Part) -> Part:
+        """Our part where others ran the same steps at the same time: their results stay, and ours that stand
+        on such are said to stand on theirs. Otherwise nobody would find what they built on top."""
+        known = {key: row for row in theirs.rows if row.used > self.now - _FRESH_SECONDS for key in row.keys}
+        if all(known[key].layers == row.layers for row in ours.rows for key in row.keys if key in known):
+            return ours
+        records = {key: record_of(row.layers, row.how) for key, row in known.items()}
+        rows = self.learnt[platform].over(records.get)
+        rows = tuple(msgspec.structs.replace(row, used=self.now) for row in rows)
+        return Part(rows, ours.layers, ours.notes)
 
     def _push(self, ours: Part, theirs: Part | None) -> Raw:
         """The manifest of both together, or of ours alone where layers of theirs are gone."""

@@ -37,7 +37,12 @@ def base_identity(inputs: Sequence[Input], position: int | None) -> Identity:
 
 def encode_record(result: Result) -> str:
     """The added layers' ids (and how they were made) as the cache keeps them."""
-    return json.dumps({"layers": [layer.id for layer in result.added], "how": result.how})
+    return record_of([layer.id for layer in result.added], result.how)
+
+
+def record_of(layer_ids: Sequence[str], how: str) -> str:
+    """The record of a result that adds these layers."""
+    return json.dumps({"layers": list(layer_ids), "how": how})
 
 
 def record_layers(record: str) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ class SqliteCache:
         rows = self._database.read("SELECT key, record FROM solver_results WHERE used < ?", (unused_since,))
         gone = [(key,) for key, record in rows if not is_left(str(record))]
         self._database.write([("DELETE FROM solver_results WHERE key = ?", gone)])
+        self._database.compact()
 
     def close(self) -> None:
         """Close the file."""

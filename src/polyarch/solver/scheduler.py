@@ -8,7 +8,7 @@ are gone, the input is run again; nothing else is.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from polyarch.solver.cache import CacheStore
 from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted
 from polyarch.solver.locks import FileLocks
 from polyarch.solver.op import CacheKey, Identity, Op, Step
-from polyarch.solver.remote import known_keys, remember_keys
+from polyarch.solver.remote import is_portable, known_keys, remember_keys
 
 
 class Node(Protocol):
@@ -74,6 +74,17 @@ class _Outcome:
             return self.value
 
 
+@dataclass(frozen=True)
+class _Renamed:
+    """An input under the name that another machine gave its result."""
+
+    identity: Identity
+    outcome: _Outcome
+
+    def result(self) -> Any:
+        return self.outcome.result()
+
+
 class Scheduler:
     """One solve. ``processes`` is how many operations may run processes at the same time."""
 
@@ -123,6 +134,31 @@ class Scheduler:
             if outcome.task.op.cacheable and outcome.keys:
                 keys = known_keys(self._cache, [key.value for key in outcome.keys])
                 found[outcome.task.node.digest] = Finding(keys, outcome.record)
+        return found
+
+    def findings_over(self, known: Callable[[str], str | None]) -> dict[str, Finding]:
+        """The findings as if the results that ``known`` has (records by key) had been used where it has any.
+
+        Two machines that ran one step have two results of it, either as good as the other. Who joins their
+        caches keeps one, and what stands on the other is then found on top of that.
+        """
+        found: dict[str, Finding] = {}
+        renamed: dict[str, _Renamed] = {}
+        before = self.findings()
+        for outcome in self._solved:
+            task, digest = outcome.task, outcome.task.node.digest
+            inputs = [renamed[entry.task.node.digest] for entry in outcome.inputs]
+            record = outcome.record
+            if digest in before:
+                keys = before[digest].keys
+                if any(
+                    one.identity != entry.identity for one, entry in zip(inputs, outcome.inputs, strict=True)
+                ):
+                    keys = tuple(dict.fromkeys((*_cheap_keys(task, inputs, self._events), *keys)))
+                theirs = (known(key) for key in keys)
+                record = next((other for other in theirs if other is not None), record)
+                found[digest] = Finding(keys, record)
+            renamed[digest] = _Renamed(task.op.identity(record, inputs), outcome)
         return found
 
     def _walk(self, outcomes: Mapping[str, _Outcome], pool: ThreadPoolExecutor) -> None:
@@ -325,6 +361,16 @@ def _needed(tasks: Sequence[Task], wanted: Sequence[str]) -> list[Task]:
             needed.update(node.digest for node in task.node.inputs)
             chosen.append(task)
     return chosen[::-1]
+
+
+def _cheap_keys(task: Task, inputs: Sequence[_Renamed], events: EventSink) -> list[str]:
+    """The first key that others can use, and those before it."""
+    keys = []
+    for key in task.op.keys(inputs, Step(task.node.digest, events, Event())):
+        keys.append(key.value)
+        if is_portable(key.value):
+            break
+    return keys
 
 
 def _worse(first: BaseException | None, second: BaseException) -> BaseException:
