@@ -206,6 +206,7 @@ def _forget(storage: Storage, claim: Claim, *, everything: bool) -> None:
     forms = storage.layers.forms
     here = {digest for digest, _ in storage.layout.blobs()}
     kept = {id for id, _ in storage.layers.trees()}
+    storage.forget_sizes(kept)
     for id, wanted, digest in forms.all_blobs():
         if digest in here or (wanted.startswith(ORIGINAL) and not everything):
             kept.add(id)

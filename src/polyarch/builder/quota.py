@@ -69,7 +69,11 @@ class Quota:
 
     def _with_storage(self, action: Callable[[Storage], T]) -> T:
         if self._layers is not None:
-            return action(Storage(self._state, self._layers))
+            storage = Storage(self._state, self._layers)
+            try:
+                return action(storage)
+            finally:
+                storage.close()
         with Storage.open(self._state) as storage:
             return action(storage)
 

@@ -20,6 +20,7 @@ from polyarch.content.verify import read
 from polyarch.content.walk import walk
 from polyarch.errors import PolyarchError
 from polyarch.executor.sandbox import Sandbox
+from polyarch.layer.database import Database
 from polyarch.layer.layer import Privilege
 from polyarch.layer.scratch import PURPOSES
 from polyarch.layer.store import LayerStore
@@ -29,6 +30,8 @@ from polyarch.oci.manifest import MAX_BYTES
 
 Kind = Literal["image", "blob", "layer", "cachemount", "source", "upload", "temporary"]
 KINDS: tuple[Kind, ...] = ("image", "blob", "layer", "cachemount", "source", "upload", "temporary")
+_VERSION = 1
+_SCHEMA = "CREATE TABLE storage_sizes (id TEXT PRIMARY KEY, size INTEGER NOT NULL)"
 _OURS = ("sandbox", "empty", "points-")  # in the scratch folder; small, and shared by all steps
 
 
@@ -79,6 +82,9 @@ class Storage:
         self.state = state
         self.layers = layers
         self.layout = Layout(state.content)
+        self._database = Database(state.database, room="storage", version=_VERSION, schema=_SCHEMA)
+        rows = self._database.read("SELECT id, size FROM storage_sizes")
+        self._sizes = {str(id): int(str(size)) for id, size in rows}
 
     @classmethod
     @contextmanager
@@ -86,12 +92,20 @@ class Storage:
         """The storage of ``state``, for the time of a block."""
         privilege = _Privilege(state)
         layers = LayerStore(state, Layout(state.content), privilege)
+        storage = None
         try:
-            yield cls(state, layers)
+            storage = cls(state, layers)
+            yield storage
         finally:
+            if storage is not None:
+                storage.close()
             layers.close()
             if privilege.sandbox is not None:
                 privilege.sandbox.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
     def claim(self) -> Claim:
         """The right to remove what nobody uses now."""
@@ -217,31 +231,30 @@ class Storage:
     def _trees(self, claim: Claim, needed: set[str]) -> Iterator[Item]:
         for id, folder in self.layers.trees():
             used = _used(folder)
+            if not used:
+                continue  # another collector was faster
             yield Item(
                 "layer",
                 id,
-                self._tree_size(folder),
+                self._tree_size(id, folder),
                 used,
                 folder,
                 shared=id in needed,
                 in_use=used >= claim.limit,
             )
 
-    def _tree_size(self, folder: Path) -> int:
+    def _tree_size(self, id: str, folder: Path) -> int:
         """Trees never change, so one measurement is enough."""
-        note = folder / "size"
-        try:
-            return int(note.read_text())
-        except (OSError, ValueError):
-            pass
-        size = self.layers.measure(folder)[0]
-        status = folder.stat()
-        try:
-            note.write_text(str(size))
-            os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))  # being looked at is no use
-        except OSError:
-            pass  # it is measured again the next time
-        return size
+        if id not in self._sizes:
+            self._sizes[id] = self.layers.measure(folder)[0]
+            rows = [(id, self._sizes[id])]
+            self._database.write([("INSERT OR REPLACE INTO storage_sizes VALUES (?, ?)", rows)])
+        return self._sizes[id]
+
+    def forget_sizes(self, trees: set[str]) -> None:
+        """Forget the sizes of all trees but these."""
+        gone = [(id,) for id in self._sizes if id not in trees]
+        self._database.write([("DELETE FROM storage_sizes WHERE id = ?", gone)])
 
     # --- the rest -------------------------------------------------------------------------------------------
 
