@@ -89,8 +89,10 @@ def rows_of(vertex: Vertex | None, findings: Mapping[str, Finding]) -> tuple[Row
 
 @dataclass
 class CacheWriter:
-    """Writes caches. ``fresh`` results replace those that others had (``--no-cache``). ``pushed`` are the repositories that the build's image was pushed to, from which a
-    registry may take its layers over; ``compression`` is the image's."""
+    """Writes caches. ``pushed`` are the repositories that the build's image was pushed to, from which a
+    registry may take its layers over; ``compression`` is the image's; ``fresh`` results replace those that
+    others had (``--no-cache``).
+    """
 
     layers: LayerStore
     local: SparseStore

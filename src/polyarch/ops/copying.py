@@ -66,7 +66,7 @@ class Copying:
         ):
             return False
         followed = self.source.resolve(path)
-        self._select(self.source.files([followed])[0], followed)
+        self.selected[followed] = self.source.files([followed])[0]
         return True
 
     def _sources(self) -> list[str]:
@@ -81,7 +81,7 @@ class Copying:
         entry = self.source.get(followed)
         if entry is None:
             raise _missing(path)
-        self._select(entry, followed)
+        self.selected[followed] = entry
         directory = entry.type == "directory"
         written = action.destination
         parent = written if written.endswith("/") else posixpath.dirname(written)
@@ -156,7 +156,7 @@ class Copying:
 
     def _place(self, entry: Entry, path: str, place: str) -> None:
         """Put one entry of the source at ``place``."""
-        self._select(entry, path)
+        self.selected[path] = entry
         if entry.type == "directory":
             self._directory_entry(entry, place)
             return
@@ -188,16 +188,13 @@ class Copying:
         """Fill in digests and machines, reading what has to be read in one go."""
         described = self.source.files([path for _, path in self._files])
         for (place, path), known in zip(self._files, described, strict=True):
-            self._select(known, path)
+            self.selected[path] = known
             entry = self.canvas.get(place)
             if entry is not None and entry.type == "file":
                 full = msgspec.structs.replace(
                     entry, digest=known.digest, machine=known.machine, size=known.size
                 )
                 self.canvas.put(full, _opener(self.source, path))
-
-    def _select(self, entry: Entry, path: str) -> None:
-        self.selected[path] = msgspec.structs.replace(entry, path=path)
 
     def _owned(self, entry: Entry, place: str) -> Entry:
         uid, gid = self.owner if self.owner is not None else (entry.uid, entry.gid)

@@ -173,8 +173,8 @@ class MergeOperation:
 def selection_digest(copying: Copying) -> str:
     """A digest of what a copy action found in its source, times aside."""
     timeless = [
-        msgspec.structs.replace(entry, mtime_ns=0, machine="")
-        for _, entry in sorted(copying.selected.items())
+        msgspec.structs.replace(entry, path=path, mtime_ns=0, machine="")
+        for path, entry in sorted(copying.selected.items())
     ]
     return tocs.name(Toc(tuple(timeless)), kind="selection")
 
