@@ -55,6 +55,24 @@ class Database:
                     self._recover(error)
             return False
 
+    def compact(self) -> None:
+        """Give the disk back what deleted rows took, unless others are at work in the file."""
+        with self._lock:
+            try:
+                connection = self._open(create=False)
+                if connection is None:
+                    return
+                connection.execute("PRAGMA busy_timeout = 100")
+                (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+                if free > max(100, pages // 4):
+                    connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except (sqlite3.Error, OSError) as error:
+                self._recover(error)
+            finally:
+                self.close()
+
     def close(self) -> None:
         """Close the file; it is opened again when needed."""
         with self._lock:
