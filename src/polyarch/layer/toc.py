@@ -82,12 +82,13 @@ def whole_seconds(time_ns: int) -> int:
     return time_ns - time_ns % NANOSECONDS
 
 
-def name(toc: Toc, *, kind: str) -> str:
-    """A digest of everything the entries say but ``machine``, which follows from the content."""
+def name(toc: Toc, *, kind: str, times: bool = True) -> str:
+    """A digest of everything the entries say but ``machine``, which follows from the content; without
+    ``times`` as if all were of 1970."""
     try:
-        data = _ENCODER.encode((kind, [_row(entry) for entry in toc.entries]))
+        data = _ENCODER.encode((kind, [_row(entry, times=times) for entry in toc.entries]))
     except UnicodeEncodeError:
-        data = _ENCODER.encode((kind, [_row(_quoted(entry)) for entry in toc.entries]))
+        data = _ENCODER.encode((kind, [_row(_quoted(entry), times=times) for entry in toc.entries]))
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
@@ -114,7 +115,7 @@ def decode(data: bytes) -> Toc:
     return Toc(entries)
 
 
-def _row(entry: Entry) -> tuple[object, ...]:
+def _row(entry: Entry, *, times: bool) -> tuple[object, ...]:
     if entry.type in ("whiteout", "opaque"):
         return entry.path, entry.type
     return (
@@ -124,7 +125,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
         entry.uid,
         entry.gid,
         entry.size,
-        entry.mtime_ns,
+        entry.mtime_ns if times else 0,
         entry.link,
         entry.major,
         entry.minor,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
-
 from polyarch.errors import PolyarchError
 from polyarch.graph.vertex import CopyAction, FileOp, MakeDirectoryAction, MergeOp
 from polyarch.layer import toc as tocs
@@ -172,14 +170,10 @@ class MergeOperation:
 
 def selection_digest(copying: Copying) -> str:
     """A digest of what a copy action found in its source, times aside."""
-    timeless = [
-        msgspec.structs.replace(entry, path=path, mtime_ns=0, machine="")
-        for path, entry in sorted(copying.selected.items())
-    ]
-    return tocs.name(Toc(tuple(timeless)), kind="selection")
+    found = tuple(entry for _, entry in sorted(copying.selected.items()))
+    return tocs.name(Toc(found), kind="selection", times=False)
 
 
 def content_digest(toc: Toc) -> str:
     """A digest of what the entries are, their times aside."""
-    timeless = [msgspec.structs.replace(entry, mtime_ns=0, machine="") for entry in toc.entries]
-    return tocs.name(Toc(tuple(timeless)), kind="content")
+    return tocs.name(toc, kind="content", times=False)
