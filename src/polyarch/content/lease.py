@@ -97,7 +97,10 @@ def _register(folder: Path) -> tuple[int, Path]:
 def _give_back(descriptor: int, path: Path, owner: int) -> None:
     if os.getpid() != owner:
         return  # a forked child's exit is not the end of its parent
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # without a lock it is as good as gone
     os.close(descriptor)
 
 
