@@ -2,9 +2,9 @@
 
     python bench/compare.py 127.0.0.1:5000/docker/app:1 127.0.0.1:5000/ours/app:1
 
-Reads manifests, configurations and layers with the standard library alone, so that a mistake in polyarch's own
-reader cannot hide one in its writer. Times are not compared, except with --times. Layers may be gzip or plain.
-Exits with 1 when anything differs.
+Reads manifests, configurations and layers with the standard library alone, so that a mistake in polyarch's
+own reader cannot hide one in its writer. Times are not compared, except with --times. Layers may be gzip or
+plain. Exits with 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ACCEPT = ", ".join(
         "docker.distribution.manifest.v2",
     )
 )
+FLEETING = ("created", "history", "rootfs", "moby.buildkit.cache.v0")  # not compared as they are
 KINDS = {
     tarfile.DIRTYPE: "directory",
     tarfile.SYMTYPE: "symlink",
@@ -77,7 +78,7 @@ class Repository:
 
 
 def apply(tree: Tree, blob: bytes, *, times: bool) -> None:
-    """Put a layer on ``tree``: deletions first, whatever their place in the tar (OCI image-spec, layer.md)."""
+    """Put a layer on ``tree``: deletions first, wherever they are in the tar (OCI image-spec, layer.md)."""
     data = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
     new: Tree = {}
     with tarfile.open(fileobj=io.BytesIO(data), encoding="utf-8", errors="surrogateescape") as archive:
@@ -93,7 +94,7 @@ def apply(tree: Tree, blob: bytes, *, times: bool) -> None:
             else:
                 new[path] = describe(member, archive, times=times)
     for path, entry in new.items():
-        if entry.get("kind") != "directory":
+        if entry.get("kind") != "directory" and tree.get(path, {}).get("kind") == "directory":
             remove(tree, path, itself=True)
         tree[path] = entry
 
@@ -124,9 +125,7 @@ def describe(member: tarfile.TarInfo, archive: tarfile.TarFile, *, times: bool) 
 def plain(config: Any) -> tuple[dict[str, Any], list[Any]]:
     """A configuration without what differs in every build, and its history."""
     history = [{k: v for k, v in step.items() if k != "created"} for step in config.get("history") or []]
-    kept = {
-        k: v for k, v in config.items() if k not in ("created", "history", "rootfs", "moby.buildkit.cache.v0")
-    }
+    kept = {name: value for name, value in config.items() if name not in FLEETING}
     kept["layers"] = len(config["rootfs"]["diff_ids"])
     return kept, history
 
@@ -162,10 +161,7 @@ def main() -> int:
         count += differences(f"{platform} config", fields_one, fields_two)
         numbered = [{str(n): step for n, step in enumerate(steps)} for steps in (steps_one, steps_two)]
         count += differences(f"{platform} history", *numbered)
-        roots = [
-            repository.root(manifest, times=options.times)
-            for repository, manifest in ((first, one), (second, two))
-        ]
+        roots = [first.root(one, times=options.times), second.root(two, times=options.times)]
         entries += len(roots[0])
         count += differences(f"{platform} file", *roots)
     print(f"{count} differences; {entries} files of {len(left)} platforms compared")
