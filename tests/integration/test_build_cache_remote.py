@@ -411,3 +411,69 @@ def test_short_forms() -> None:
 
 def test_state_is_not_the_default_s(machines: Machines) -> None:
     assert State.default().root == machines.folder / "unused"
+
+
+# --- several platforms ----------------------------------------------------------------------------------
+
+CROSS = {
+    "Dockerfile": "FROM --platform=$BUILDPLATFORM base/busybox AS once\nCOPY a /a\nRUN date +%N > /out\n"
+    "FROM --platform=$BUILDPLATFORM base/busybox AS cross\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n"
+    "FROM base/busybox\nCOPY --from=once /out /once\nCOPY --from=cross /arch /arch\n",
+    "a": "1",
+}
+
+
+@pytest.mark.userns
+def test_a_cross_build_for_many_platforms_needs_no_compiler_twice(machines: Machines, registry: str) -> None:
+    cache = f"{registry}/team/app:cache"
+    first, _ = machines.build("one", CROSS, cache_to=[cache], platforms=PLATFORMS)
+    second, seen = machines.build("two", CROSS, cache_from=[cache], platforms=PLATFORMS)
+    assert (seen.ran, seen.warnings) == ([], [])
+    assert second.digest == first.digest
+    third, seen = machines.build("three", CROSS, cache_from=[cache], platforms=PLATFORMS[1:])
+    assert (seen.ran, seen.warnings) == ([], [])
+    assert third.digest == first.summary.platforms[1].manifest.digest
+
+
+@pytest.mark.userns
+def test_another_platform_s_job_shares_the_steps_that_run_here(machines: Machines, registry: str) -> None:
+    to = f"type=registry,ref={registry}/team/app:cache,mode=max"
+    back = f"{registry}/team/app:cache"
+    machines.build("one", CROSS, cache_to=[to], platforms=PLATFORMS[:1])
+    _, seen = machines.build("two", CROSS, cache_to=[to], cache_from=[back], platforms=PLATFORMS[1:])
+    assert not any("date" in name for name in seen.ran) and any("arch" in name for name in seen.ran)
+    _, seen = machines.build("three", CROSS, cache_from=[back], platforms=PLATFORMS)
+    assert (seen.ran, seen.warnings) == ([], [])
+
+
+def test_jobs_share_a_directory_too(machines: Machines) -> None:
+    folder = machines.folder / "cache"
+    for name, platform in zip(("one", "two"), PLATFORMS, strict=True):
+        machines.build(name, COPIES, cache_to=[f"type=local,dest={folder}"], platforms=[platform])
+    shutil.rmtree(machines.folder / "one")  # the directory is all there is
+    _, seen = machines.build(
+        "three", COPIES, cache_from=[f"type=local,src={folder}"], platforms=PLATFORMS,
+        outputs=[f"type=oci,dest={machines.folder}/image.tar"],
+    )  # fmt: skip
+    assert (seen.ran, seen.warnings) == ([], [])
+
+
+def test_an_unchanged_cache_is_not_written_again(machines: Machines, watched: str, faults: Faults) -> None:
+    cache = f"{watched}/team/app:cache"
+    machines.build("one", COPIES, cache_to=[cache])
+    faults.requests.clear()
+    machines.build("two", COPIES, cache_from=[cache], cache_to=[cache])
+    assert not [path for method, path, _ in faults.requests if method in ("PUT", "POST", "PATCH")]
+
+
+def test_secrets_and_arguments_do_not_stand_in_a_cache(machines: Machines, registry: str) -> None:
+    cache = f"{registry}/team/app:cache"
+    files = {"Dockerfile": "FROM base/busybox\nARG TOKEN\nENV HTTP_PROXY=x\nCOPY a /a\n", "a": "private"}
+    machines.build("one", files, cache_to=[cache], build_args={"TOKEN": "hidden-word"})
+    with Client() as client:
+        store = client.repository(cache)
+        for raw in manifests(cache):
+            with store.open(raw.manifest.config) as stream:
+                text = stream.read() + raw.data
+    for word in (b"hidden-word", b"TOKEN", str(machines.folder).encode(), b"PROXY"):
+        assert word not in text
