@@ -122,7 +122,7 @@ def test_another_process_holds_until_its_end(folder: Path, item: Path, end: str)
         time.sleep(0.02)
         assert removable(folder, item)
         assert Claim.make(folder).living == 0
-    assert not list(folder.iterdir())
+    assert not list(folder.glob("*.lease"))
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:

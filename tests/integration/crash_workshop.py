@@ -147,7 +147,7 @@ class Workshop:
             trees = {id for id, _ in storage.layers.trees()}
             assert trees <= storage.layers.forms.ids()
         assert [item for item in left if item.kind in ("temporary", "blob")] == []
-        assert not list(state.leases.iterdir())
+        assert not list(state.leases.glob("*.lease"))
         assert not state.locks.is_dir() or not list(state.locks.iterdir())
         names = [path.name for path in state.temporary.iterdir() if not path.name.startswith("points-")]
         assert set(names) <= {"sandbox", "empty"}

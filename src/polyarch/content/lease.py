@@ -22,6 +22,7 @@ from threading import Lock
 from types import TracebackType
 
 _SUFFIX = ".lease"
+_NOW = "now"
 
 
 class Lease:
@@ -158,12 +159,11 @@ class Claim:
 
 def _now(folder: Path) -> int:
     """The file system's idea of the present, which is what all other times are compared with."""
-    path = folder / f"now-{secrets.token_hex(6)}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(folder / _NOW, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        os.utime(descriptor)
         return os.fstat(descriptor).st_mtime_ns
     finally:
-        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
