@@ -39,7 +39,6 @@ class Origins:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._connect() as database:
-            database.execute(_SCHEMA)
             database.executemany("INSERT OR IGNORE INTO origin VALUES (?, ?)", rows)
 
     def places(self, digest: str) -> tuple[str, ...]:
@@ -64,10 +63,9 @@ class Origins:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self._path, timeout=30)) as database:
-                database.execute("PRAGMA journal_mode=WAL")
-                with database:
-                    yield database
+            with closing(sqlite3.connect(self._path, timeout=30)) as database, database:
+                database.execute(_SCHEMA)
+                yield database
         except sqlite3.DatabaseError as error:
             raise ContentError(
                 f"the table of layer origins {self._path} cannot be used: {error}",
