@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from polyarch.errors import CancelledError
 from polyarch.graph.vertex import ExecMount
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
 from polyarch.oci.platform import Platform
 
 SHARED_PREFIX = "any/"
+_POLL_SECONDS = 0.05
 
 
 class CacheMounts:
@@ -32,12 +34,12 @@ class CacheMounts:
 
     @contextmanager
     def use(
-        self, mount: ExecMount, platform: Platform, seed: Rootfs | None, cancelled: Event | None
+        self, mount: ExecMount, platform: Platform, seed: Rootfs | None, cancelled: Event
     ) -> Iterator[Path]:
         """The directory for a mount, while the step runs.
 
         ``shared``: any number of steps at once; ``locked``: the second waits; ``private``: a second step at
-        the same time gets another directory.
+        the same time gets another directory. CancelledError when told to stop while waiting.
         """
         folder = self._folder / _name(mount, platform)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # setuid files may lie below
@@ -47,7 +49,7 @@ class CacheMounts:
         while True:
             lock = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                if _lock(lock, mount.sharing, wait=mount.sharing != "private"):
+                if _lock(lock, mount.sharing, cancelled):
                     os.utime(lock)  # the time of its last use, for the collector
                     yield self._directory(folder / str(number), mount, seed)
                     return
@@ -98,11 +100,15 @@ def _label(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def _lock(descriptor: int, sharing: str, *, wait: bool) -> bool:
-    """Take the lock that ``sharing`` needs; False when it is taken and nobody wants to wait."""
+def _lock(descriptor: int, sharing: str, cancelled: Event) -> bool:
+    """Take the lock that ``sharing`` needs; False when a private one is taken already."""
     kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
-    try:
-        fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if sharing == "private":
+                return False
+        if cancelled.wait(_POLL_SECONDS):
+            raise CancelledError("the build was stopped", reason="cancelled")

@@ -73,7 +73,7 @@ class ExecOperation:
         upper = session.layers.new_upper(base)
         try:
             with ExitStack() as stack:
-                plan = MountPlan(op, session, stack)
+                plan = MountPlan(op, session, stack, step.cancelled)
                 mounts, environment = plan.prepare(inputs)
                 process = self._process(base, (*environment, *session.proxies))
                 output = _Output(step)

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.executor.spec import Bind, Mount, Overlay, SecretFile, Tmpfs
@@ -21,10 +22,11 @@ SSH_DIRECTORY = "/run/buildkit"
 class MountPlan:
     """Prepares the mounts of one step; what must be released afterwards is put on ``stack``."""
 
-    def __init__(self, op: ExecOp, session: Session, stack: ExitStack) -> None:
+    def __init__(self, op: ExecOp, session: Session, stack: ExitStack, cancelled: Event) -> None:
         self.op = op
         self.session = session
         self.stack = stack
+        self.cancelled = cancelled
         self.caches = CacheMounts(session.state.cache_mounts, session.layers)
 
     def prepare(self, inputs: Sequence[Input]) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
@@ -65,7 +67,9 @@ class MountPlan:
 
     def _cache(self, mount: ExecMount, inputs: Sequence[Input]) -> Mount:
         seed = rootfs_of(inputs[mount.input]) if mount.input is not None else None
-        directory = self.stack.enter_context(self.caches.use(mount, self.op.platform, seed, cancelled=None))
+        directory = self.stack.enter_context(
+            self.caches.use(mount, self.op.platform, seed, cancelled=self.cancelled)
+        )
         return Bind(directory, mount.target, read_only=mount.read_only)
 
     def _secret(self, mount: ExecMount, mounts: list[Mount], environment: list[str]) -> None:
