@@ -45,11 +45,13 @@ def test_strings_are_quoted_as_go_does(text: str, quoted: str) -> None:
     assert gotext.quote(text) == quoted
 
 
-def test_a_health_check_is_spelt_as_dockers_struct() -> None:
-    check = Healthcheck(test=("CMD", "a"), interval=10**9, retries=3)
-    assert gotext.healthcheck(check) == (
-        "{Test:[CMD a] Interval:1s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}"
-    )
+@pytest.mark.parametrize(
+    ("retries", "shown"),
+    [(3, "'\\x03'"), (10, "'\\n'"), (34, "'\"'"), (39, "'\\''"), (65, "'A'"), (92, "'\\\\'")],
+)
+def test_a_health_check_is_spelt_as_dockers_struct(retries: int, shown: str) -> None:
+    check = Healthcheck(test=("CMD", "a"), interval=10**9, retries=retries)
+    assert gotext.healthcheck(check) == f'&{{["CMD" "a"] "1s" "0s" "0s" "0s" {shown}}}'
 
 
 @pytest.mark.parametrize(

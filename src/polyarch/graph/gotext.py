@@ -64,9 +64,18 @@ def _decimal(value: int, unit: int) -> str:
 
 
 def healthcheck(check: Healthcheck) -> str:
-    """A health check as ``%+v`` has docker's struct."""
-    return (
-        f"{{Test:{plain_list(check.test)} Interval:{duration(check.interval)} "
-        f"Timeout:{duration(check.timeout)} StartPeriod:{duration(check.start_period)} "
-        f"StartInterval:{duration(check.start_interval)} Retries:{check.retries}}}"
-    )
+    """A health check as ``%q`` has a pointer to docker's struct: the number of retries is a character."""
+    spans = (check.interval, check.timeout, check.start_period, check.start_interval)
+    times = " ".join(quote(duration(span)) for span in spans)
+    return f"&{{{quote_list(check.test)} {times} {_quote_rune(check.retries)}}}"
+
+
+def _quote_rune(number: int) -> str:
+    """A number as ``%q`` has it: the character in single quotes (strconv.QuoteRune)."""
+    if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF or number < 0:
+        number = 0xFFFD
+    char = chr(number)
+    if char in "'\\":
+        return f"'\\{char}'"
+    inner = quote(char)[1:-1]
+    return f"'{char}'" if char == '"' else f"'{inner}'"
