@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Protocol
 
+from polyarch.dockerfile.characters import did_you_mean
 from polyarch.dockerfile.instructions import Instruction, OnBuild
 from polyarch.dockerfile.program import parse_one
 from polyarch.errors import DockerfileError, PolyarchError
@@ -178,8 +179,6 @@ class Conversion:
         state.done = state.external and state.parent is None
 
     def _located(self, error: PolyarchError, state: StageState) -> PolyarchError:
-        from polyarch.graph.stages import did_you_mean
-
         if error.location is None:
             error.location = state.location
         names = [s.name for s in self.plan.states if s.name and s is not state]

@@ -6,12 +6,12 @@ images they start from, per target platform; ``convert`` fills in the rest once 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from polyarch.dockerfile import shell
+from polyarch.dockerfile.characters import did_you_mean
 from polyarch.dockerfile.instructions import Copy, Instruction, Run, Stage
 from polyarch.dockerfile.program import Program
 from polyarch.errors import DockerfileError, Location, NotFoundError, PolyarchError, UsageError
@@ -201,12 +201,6 @@ def _origins(instruction: Instruction) -> list[str]:
 
             return [mount_from(flag) for flag in flags]
     return []
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint, or ""."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else ""
 
 
 def plan_stages(program: Program, options: Options, target_platform: Platform) -> StagePlan:

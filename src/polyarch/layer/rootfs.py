@@ -59,26 +59,7 @@ class Rootfs:
         """``path`` without symlinks. Absolute links start at this root, ``..`` never climbs out of it, and
         components that are not there stay as they are. The last component is followed only if ``last``.
         PolyarchError (``symlink-loop``) after 40 links."""
-        todo = _components(path)[::-1]
-        done: list[str] = []
-        links = 0
-        while todo:
-            component = todo.pop()
-            if component == "..":
-                del done[-1:]
-                continue
-            candidate = "/".join((*done, component))
-            entry = self.get(candidate) if last or todo else None
-            if entry is None or entry.type != "symlink":
-                done.append(component)
-                continue
-            links += 1
-            if links > MAX_LINKS:
-                raise PolyarchError(f"too many levels of symbolic links at /{path}", reason="symlink-loop")
-            if entry.link.startswith("/"):
-                done.clear()
-            todo.extend(_components(entry.link)[::-1])
-        return "/".join(done)
+        return follow(self.get, path, last=last)
 
     def children(self, path: str) -> list[str]:
         """The sorted names in the directory ``path``; nothing for what is no directory."""
@@ -336,6 +317,30 @@ class Rootfs:
         if isinstance(layer, IndexedLayer):
             return layer.describe(entries)
         return [entry if entry.digest else described(entry, layer.open) for entry in entries]
+
+
+def follow(get: Callable[[str], Entry | None], path: str, *, last: bool) -> str:
+    """``path`` without symlinks, in the tree whose entries ``get`` gives; see ``Rootfs.resolve``."""
+    todo = _components(path)[::-1]
+    done: list[str] = []
+    links = 0
+    while todo:
+        component = todo.pop()
+        if component == "..":
+            del done[-1:]
+            continue
+        candidate = "/".join((*done, component))
+        entry = get(candidate) if last or todo else None
+        if entry is None or entry.type != "symlink":
+            done.append(component)
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise PolyarchError(f"too many levels of symbolic links at /{path}", reason="symlink-loop")
+        if entry.link.startswith("/"):
+            done.clear()
+        todo.extend(_components(entry.link)[::-1])
+    return "/".join(done)
 
 
 def _components(path: str) -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from polyarch.errors import PolyarchError
 from polyarch.layer.entry import Entry, Toc
-from polyarch.layer.rootfs import Rootfs
+from polyarch.layer.rootfs import Rootfs, follow
 
 MAX_LINKS = 40  # as Linux has it
 # The time of what has none of its own, 2000-01-01: the same in every build, and late enough for zip files,
@@ -50,26 +50,7 @@ class Canvas:
 
         ``..`` never climbs out. With ``last`` False the final component is not followed.
         """
-        pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        resolved: list[str] = []
-        links = 0
-        while pending:
-            part = pending.pop()
-            if part == "..":
-                del resolved[-1:]
-                continue
-            candidate = "/".join([*resolved, part])
-            entry = self.get(candidate) if (pending or last) else None
-            if entry is None or entry.type != "symlink":
-                resolved.append(part)
-                continue
-            links += 1
-            if links > MAX_LINKS:
-                raise PolyarchError(f"too many levels of symbolic links: /{path}", reason="symlink-loop")
-            if entry.link.startswith("/"):
-                resolved = []
-            pending.extend(piece for piece in reversed(entry.link.split("/")) if piece not in ("", "."))
-        return "/".join(resolved)
+        return follow(self.get, path, last=last)
 
     def read(self, path: str, limit: int = 4 << 20) -> bytes | None:
         """The content of a small file, or None when there is none."""
