@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from polyarch.content.state import State
     from polyarch.image.inspect import Inspection
-    from polyarch.pipeline import BuildOutcome
+    from polyarch.request import BuildOutcome
     from polyarch.solver.events import Event
 
 Progress = Callable[["Event"], None]
@@ -59,14 +59,15 @@ def build(
     from polyarch.export import cache_options, output
     from polyarch.graph.named import build_contexts as parse_contexts
     from polyarch.oci.platform import parse_list
+    from polyarch.request import BuildRequest, names_of
     from polyarch.solver.events import ignore
 
     given = secrets or {}
-    request = pipeline.BuildRequest(
+    request = BuildRequest(
         context=str(context),
         dockerfile=None if dockerfile is None else str(dockerfile),
         platforms=parse_list(platforms),
-        tags=pipeline.names_of(list(tags)),
+        tags=names_of(list(tags)),
         outputs=output.parse_all(outputs, push=push, load=load),
         target=target,
         build_args=dict(build_args or {}),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from threading import Event
@@ -28,11 +27,9 @@ from polyarch.errors import (
     RegistryError,
     StepError,
 )
-from polyarch.export.annotations import Annotation
 from polyarch.export.cache import Learnt
-from polyarch.export.cache_options import CacheFrom, CacheTo, insecure_caches
+from polyarch.export.cache_options import insecure_caches
 from polyarch.export.exporter import check_outputs, export, insecure_hosts
-from polyarch.export.output import Output
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
 from polyarch.graph.arguments import proxy_environment
 from polyarch.graph.convert import TargetResult, rfc3339
@@ -43,90 +40,24 @@ from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
 from polyarch.oci.config import ImageConfig
-from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.result import digest_of
 from polyarch.ops.session import ContextFiles
 from polyarch.plan import BuildPlan, make_plan, runs_natively
 from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
-from polyarch.proof.finding import Mode, Policy, read_ignore_file, refuse
+from polyarch.proof.finding import Policy, read_ignore_file, refuse
 from polyarch.proof.preflight import Check, Given, Problem, PushChecks
 from polyarch.proof.tag_guard import check_tags
 from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
+from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 from polyarch.solver.remote import Notes
 
 IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """Everything ``polyarch build`` can be told, with buildx's names. Empty ``platforms`` is the host's."""
-
-    context: str = "."
-    dockerfile: str | None = None
-    platforms: tuple[Platform, ...] = ()
-    tags: tuple[Reference, ...] = ()
-    outputs: tuple[Output, ...] = ()
-    target: str = ""
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: tuple[Annotation, ...] = ()
-    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
-    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
-    agents: Mapping[str, Path] = field(default_factory=dict)
-    network: str = "default"
-    hosts: tuple[tuple[str, str], ...] = ()
-    shm_size: int = 0
-    limits: tuple[tuple[str, int, int], ...] = ()
-    no_cache: bool = False
-    no_cache_stages: frozenset[str] = frozenset()
-    cache_from: tuple[CacheFrom, ...] = ()
-    cache_to: tuple[CacheTo, ...] = ()
-    pull: bool = False
-    allow: frozenset[str] = frozenset()
-    runtime: str = ""
-    proof: Mode = "default"
-    proof_ignore: tuple[str, ...] = ()
-    if_tag_is: str = ""
-
-    def epoch(self) -> int | None:
-        """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
-        text = self.build_args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
-        if not text:
-            return None
-        if not text.isdigit():
-            raise PolyarchError(
-                f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", reason="invalid-epoch"
-            )
-        return int(text)
-
-
-@dataclass(frozen=True)
-class BuiltPlatform:
-    """How one platform's image came to be: "native", "cross-compiled", "emulated" or "copied" (no code ran
-    for it)."""
-
-    platform: Platform
-    how: str
-
-
-@dataclass(frozen=True)
-class BuildOutcome:
-    """What a build left behind. ``seconds`` is how long it took."""
-
-    summary: ExportSummary
-    platforms: tuple[BuiltPlatform, ...]
-    seconds: float
-
-    @property
-    def digest(self) -> str:
-        """The digest of the index, or of the only manifest."""
-        return self.summary.digest
 
 
 def run(
@@ -433,16 +364,3 @@ def _explained(error: PolyarchError, failed: str, plan: BuildPlan) -> PolyarchEr
     elif not isinstance(error, (DockerfileError, CancelledError)) and meta.name not in error.detail:
         error.detail = "\n".join(part for part in (f"step: {meta.name}", error.detail) if part)
     return error
-
-
-def names_of(tags: Sequence[str]) -> tuple[Reference, ...]:
-    """Tags as references; UsageError for a digest where a tag belongs."""
-    from polyarch.errors import UsageError
-
-    found = []
-    for tag in tags:
-        reference = Reference.parse(tag)
-        if reference.digest:
-            raise UsageError(f"a tag cannot have a digest: {tag!r}", reason="invalid-tag")
-        found.append(reference)
-    return tuple(dict.fromkeys(found))

@@ -22,7 +22,8 @@ from polyarch.content.state import State
 from polyarch.errors import PolyarchError, UsageError
 from polyarch.image import local
 from polyarch.oci.reference import Reference
-from polyarch.pipeline import BuildRequest, run
+from polyarch.pipeline import run
+from polyarch.request import BuildRequest
 
 pytestmark = pytest.mark.userns
 DOCKERFILE = """\

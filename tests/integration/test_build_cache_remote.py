@@ -16,9 +16,9 @@ from polyarch.content.verify import read_manifest
 from polyarch.errors import PolyarchError, UsageError
 from polyarch.image import cache_table
 from polyarch.oci.reference import Reference
-from polyarch.pipeline import BuildOutcome
 from polyarch.registry.client import Client
 from polyarch.registry.server import serve_in_thread
+from polyarch.request import BuildOutcome
 from polyarch.solver.events import VertexCompleted, Warning
 from polyarch.testing.faulty_registry import Faults
 

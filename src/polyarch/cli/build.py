@@ -18,7 +18,7 @@ import click
 from polyarch.cli.docker_flags import DockerCommand
 
 if TYPE_CHECKING:
-    from polyarch.pipeline import BuildOutcome, BuildRequest
+    from polyarch.request import BuildOutcome, BuildRequest
 
 _MANY: dict[str, Any] = {"multiple": True}
 
@@ -126,8 +126,8 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     from polyarch.export import annotations, cache_options, output
     from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
-    from polyarch.pipeline import BuildRequest, names_of
     from polyarch.proof import tag_guard
+    from polyarch.request import BuildRequest, names_of
 
     platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
     outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 if TYPE_CHECKING:
-    from polyarch.pipeline import BuildRequest
+    from polyarch.request import BuildRequest
 
 
 @click.group()
@@ -48,7 +48,7 @@ def _request(options: dict[str, Any]) -> BuildRequest:
     from polyarch.cli.options import pairs
     from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
-    from polyarch.pipeline import BuildRequest
+    from polyarch.request import BuildRequest
 
     return BuildRequest(
         context=options["context"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from polyarch.pipeline import BuildRequest, preview
+from polyarch.pipeline import preview
+from polyarch.request import BuildRequest
 
 
 def show(request: BuildRequest) -> int:
