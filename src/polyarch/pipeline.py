@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -15,7 +15,9 @@ import msgspec
 
 from polyarch.builder import caching
 from polyarch.builder.cache_import import CacheImport
+from polyarch.builder.crew import Crew, Share, labelled
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
+from polyarch.builder.node import NodeLostError
 from polyarch.content.lease import Lease
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
@@ -40,10 +42,11 @@ from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
 from polyarch.oci.config import ImageConfig
+from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.result import digest_of
 from polyarch.ops.session import ContextFiles
-from polyarch.plan import BuildPlan, make_plan, runs_natively
+from polyarch.plan import BuildPlan, Plans, make_plan
 from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
 from polyarch.proof.finding import Policy, read_ignore_file, refuse
@@ -54,6 +57,7 @@ from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform
 from polyarch.solver.cache import SqliteCache
+from polyarch.solver.events import Event as AnyEvent
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 from polyarch.solver.remote import Notes
 
@@ -76,28 +80,30 @@ def run(
     started = time.monotonic()
     state = state or State.default()
     cancelled = cancelled or Event()
-    seen = _Watch(events)
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with Lease(state.leases), _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
-        plan = plan_build(request, context, state, client)
-        for finding in plan.findings:
-            events(
-                Warning(
-                    finding.rule, finding.message, finding.url, finding.location.file, finding.location.start
-                )
-            )
         local = local_store(state, client)
         imports = _imports(request, client, events)
-        node = EmbeddedNode(state, local, client, _surroundings(request, context, state), imports)
+        around = _surroundings(request, context, state)
+        node = EmbeddedNode(state, local, client, around, imports)
+        crew = Crew(request.builder, node, around, request.fallback)
         try:
+            plans = Plans(
+                lambda shares: plan_build(request, context, state, client, shares),
+                crew.shares(request.platforms, events),
+            )
+            plan = plans.now
+            for finding in plan.findings:
+                place = finding.location
+                events(Warning(finding.rule, finding.message, finding.url, place.file, place.start))
             _check_tags(request, client)
             ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
-            refuse_early(plan, ahead, lambda: node.preview(plan.graph, plan.wanted), pushes, events)
+            refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events)
 
             def make(cancelled: Event) -> tuple[ExportSummary, tuple[Learnt, ...]]:
-                return _make(plan, request, node, seen, cancelled)
+                return _make(plans, request, crew, events, cancelled)
 
             summary, known = caching.recovering(make, node, imports, cancelled)
             caching.write(
@@ -113,23 +119,30 @@ def run(
                 fresh=request.no_cache or bool(request.no_cache_stages),
             )
         finally:
-            node.close()
-    how = tuple(BuiltPlatform(target.platform, seen.how(target, plan)) for target in plan.targets)
-    return BuildOutcome(summary, how, time.monotonic() - started)
+            crew.close()
+    return BuildOutcome(summary, tuple(_built(plans.now)), time.monotonic() - started)
+
+
+def _built(plan: BuildPlan) -> Iterator[BuiltPlatform]:
+    for target in plan.targets:
+        share = plan.share_of(target)
+        yield BuiltPlatform(target.platform, plan.strategy(target), share.node, share.reason)
 
 
 def _make(
-    plan: BuildPlan, request: BuildRequest, node: EmbeddedNode, seen: _Watch, cancelled: Event
+    plans: Plans, request: BuildRequest, crew: Crew, events: EventSink, cancelled: Event
 ) -> tuple[ExportSummary, tuple[Learnt, ...]]:
     """Solve, assemble, prove and export; with what the build learnt on the way, for caches."""
-    seen.failed = ""
+    node = crew.home
+    seen = _Watch(events)
     try:
-        solved = node.solve(plan.graph, plan.wanted, seen, cancelled)
+        solved = crew.solve(plans.now.works(), seen.of, cancelled, plans.again)
     except PolyarchError as error:
-        raise _explained(error, seen.failed, plan) from None
+        raise _explained(error, seen.failed, plans.now) from None
+    plan = plans.now
     result = _assemble(plan, solved, request, node)
-    _prove(result, plan, request, node, seen)
-    known = caching.learnt(plan.targets, result, node)
+    _prove(result, plan, request, node, events)
+    known = caching.learnt(plan.targets, result, crew)
     result = caching.with_inline(result, known, node.notes.seen, request.cache_to)
     try:
         summary = export(
@@ -140,7 +153,7 @@ def _make(
             layers=node.layers,
             client=node.client,
             tags=request.tags,
-            progress=seen,
+            progress=events,
             cancelled=cancelled,
             before_tags=lambda _: _check_tags(request, node.client),
         )
@@ -157,21 +170,24 @@ def preview(
     state = state or State.default()
     with _client(request) as client:
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
-        plan = plan_build(request, context, state, client)
         around = _surroundings(request, context, state)
         imports = _imports(request, client, ignore)
         node = EmbeddedNode(state, local_store(state, client), client, around, imports)
+        crew = Crew(request.builder, node, around, request.fallback)
         try:
-            verdicts = node.preview(plan.graph, plan.wanted)
+            shares = crew.shares(request.platforms, ignore)
+            plan = plan_build(request, context, state, client, shares)
+            verdicts = crew.preview(plan.works())
         finally:
-            node.close()
+            crew.close()
     steps = []
-    for digest, verdict in verdicts:
+    for share, digest, verdict in verdicts:
         op = plan.graph.vertices[digest].op
         how = ""
         if isinstance(op, ExecOp):
-            how = "native" if runs_natively(op.platform) else f"emulated: no {op.platform} node"
-        steps.append((plan.graph.meta[digest].name, how, verdict))
+            how = "native" if share.runs_natively(op.platform) else f"emulated: no {op.platform} node"
+        prefix = f"[{share.node}] " if len(shares) > 1 else ""
+        steps.append((prefix + plan.graph.meta[digest].name, how, verdict))
     return plan, steps
 
 
@@ -189,13 +205,20 @@ def preflight(
         context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
         rows: list[Check] = []
         found: list[Problem | Check] = []
+        around = _surroundings(request, context, state)
+        node = EmbeddedNode(state, local_store(state, client), client, around)
+        crew = Crew(request.builder, node, around, request.fallback)
         try:
-            plan = plan_build(request, context, state, client)
+            plan = plan_build(request, context, state, client, crew.shares(request.platforms, ignore))
+        except NodeLostError as error:
+            found.append(Problem(f"node {error.node}", error))
         except (NotFoundError, RegistryError) as error:
             found.append(Problem("base images", error))
         else:
             rows = plan_rows(plan)
             found += look_ahead(plan, _given(request), state, SqliteCache(state.database))
+        finally:
+            crew.close()
         return as_rows([*rows, *found, *pushes.answers()])
 
 
@@ -226,10 +249,17 @@ def _imports(request: BuildRequest, client: Client, events: EventSink) -> CacheI
     return CacheImport(request.cache_from, request.platforms or (platforms.host(),), client, events)
 
 
-def plan_build(request: BuildRequest, context: MainContext, state: State, client: Client) -> BuildPlan:
+def plan_build(
+    request: BuildRequest, context: MainContext, state: State, client: Client, shares: Sequence[Share]
+) -> BuildPlan:
     """Everything that can be known before anything runs; nothing is executed or written."""
     resolver = BaseResolver(local_store(state, client), client, request.pull)
-    return make_plan(context, _options(request), request.platforms or (platforms.host(),), resolver)
+    return make_plan(context, _options(request), _targets(request, shares), resolver, shares)
+
+
+def _targets(request: BuildRequest, shares: Sequence[Share]) -> Sequence[Platform]:
+    """The platforms in the order they were asked for; without any, what the builder builds natively."""
+    return request.platforms or tuple(platform for share in shares for platform in share.platforms)
 
 
 def _options(request: BuildRequest) -> Options:
@@ -330,24 +360,22 @@ def _dated(
 
 
 class _Watch:
-    """Passes events on and remembers what the summary and errors need."""
+    """Passes the events of all nodes on, and remembers the vertex that failed first."""
 
     def __init__(self, events: EventSink) -> None:
         self._events = events
-        self._how: dict[str, str] = {}
         self.failed = ""
 
-    def __call__(self, event: object) -> None:
-        if isinstance(event, VertexCompleted):
-            if event.how:
-                self._how[event.digest] = event.how
-            if event.error and not event.cancelled and not self.failed:
-                self.failed = event.digest
-        self._events(event)  # type: ignore[arg-type]  # what came in goes out
+    def of(self, node: str) -> EventSink:
+        """The sink for one node; ``node`` "" is the only one."""
+        onward = labelled(self._events, node) if node else self._events
 
-    def how(self, target: TargetResult, plan: BuildPlan) -> str:
-        """The word for how the target's platform was made."""
-        return plan.strategy(target)
+        def send(event: AnyEvent) -> None:
+            if isinstance(event, VertexCompleted) and event.error and not event.cancelled:
+                self.failed = self.failed or event.digest
+            onward(event)
+
+        return send
 
 
 def _explained(error: PolyarchError, failed: str, plan: BuildPlan) -> PolyarchError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from polyarch import dockerfile
+from polyarch.builder.crew import Share, Work
 from polyarch.context.ignore import Matcher
 from polyarch.context.main import MainContext
 from polyarch.dockerfile.ast import Dockerfile
@@ -17,7 +18,6 @@ from polyarch.graph.convert import TargetResult, convert, wanted_images
 from polyarch.graph.stages import Options, StagePlan, StageState, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
 from polyarch.image.sparse import SparseStore
-from polyarch.oci import platform as platforms
 from polyarch.oci.config import ContainerConfig
 from polyarch.oci.platform import Platform
 from polyarch.proof.bases import BaseResolver, check_bases
@@ -33,6 +33,7 @@ class BuildPlan:
     graph: Graph
     targets: tuple[TargetResult, ...]
     local: SparseStore
+    shares: tuple[Share, ...]
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -40,22 +41,28 @@ class BuildPlan:
         """The vertices whose results the targets are, each once."""
         return list(dict.fromkeys(t.vertex.digest for t in self.targets if t.vertex is not None))
 
+    def works(self, shares: Sequence[Share] | None = None) -> list[Work]:
+        """What each node has to solve."""
+        found = []
+        for share in self.shares if shares is None else shares:
+            mine = [t.vertex.digest for t in self.targets if t.vertex and t.platform in share.platforms]
+            found.append(Work(share, self.graph, tuple(dict.fromkeys(mine))))
+        return found
+
+    def share_of(self, target: TargetResult) -> Share:
+        """Whose part of the build the target is."""
+        return next(share for share in self.shares if target.platform in share.platforms)
+
     def strategy(self, target: TargetResult) -> str:
         """How the target's code is made: "native", "cross-compiled", "emulated", or "copied" where nothing
         runs at all."""
         ran = [vertex.op.platform for vertex in _behind(target.vertex) if isinstance(vertex.op, ExecOp)]
         if not ran:
             return "copied"
-        native = [runs_natively(platform) for platform in ran]
-        if not all(native):
+        share = self.share_of(target)
+        if not all(share.runs_natively(platform) for platform in ran):
             return "emulated"
-        same = platforms.choose(platforms.host(), [target.platform]) is not None
-        return "native" if same else "cross-compiled"
-
-
-def runs_natively(platform: Platform) -> bool:
-    """Whether this machine's processor executes programs of ``platform``."""
-    return platforms.choose(platforms.host(), [platform]) is not None
+        return "native" if share.runs_natively(target.platform) else "cross-compiled"
 
 
 def _behind(vertex: Vertex | None) -> Sequence[Vertex]:
@@ -71,19 +78,30 @@ def _behind(vertex: Vertex | None) -> Sequence[Vertex]:
 
 
 def make_plan(
-    context: MainContext, options: Options, wanted: Sequence[Platform], resolver: BaseResolver
+    context: MainContext,
+    options: Options,
+    wanted: Sequence[Platform],
+    resolver: BaseResolver,
+    shares: Sequence[Share],
 ) -> BuildPlan:
-    """Parse, connect, resolve every base for every platform at once, and convert."""
+    """Parse, connect, resolve every base for every platform at once, and convert. Targets are in the order of
+    ``wanted``; the build platform of each is that of the node whose share it is in."""
     parsed = dockerfile.parse(context.dockerfile, file=context.name)
     program = instructions(parsed)
-    plans = [plan_stages(program, options, platform) for platform in wanted]
+    builds_on = {platform: share.natives[0] for share in shares for platform in share.platforms}
+    plans = [
+        plan_stages(program, replace(options, build_platform=builds_on[platform]), platform)
+        for platform in wanted
+    ]
     images = [wanted_images(plan) for plan in plans]
     check_bases(resolver, [image for wanted_by_plan in images for image in wanted_by_plan])
     known = _known_bases(plans[0], images[0], resolver)
     graph = Graph()
     targets = tuple(convert(plan, graph, resolver) for plan in plans)
-    findings = _findings(parsed, context, plans[0], known) + find_mistakes(parsed, plans, runs_natively)
-    return BuildPlan(program, options, graph, targets, resolver.local, findings)
+    findings = _findings(parsed, context, plans[0], known) + find_mistakes(
+        parsed, plans, lambda platform: any(share.runs_natively(platform) for share in shares)
+    )
+    return BuildPlan(program, options, graph, targets, resolver.local, tuple(shares), findings)
 
 
 def _findings(
@@ -120,3 +138,18 @@ def _known_bases(
                 environment, config.platform, inner.shell or (), inner.on_build or ()
             )
     return known
+
+
+class Plans:
+    """The plan of a build; made anew when others take a lost node's share over."""
+
+    def __init__(self, make: Callable[[Sequence[Share]], BuildPlan], shares: Sequence[Share]) -> None:
+        self._make = make
+        self.now = make(shares)
+
+    def again(self, taken: Sequence[Share]) -> list[Work]:
+        """Plan ``taken`` in place of the shares that had their platforms; what is to be solved for them."""
+        moved = {platform for share in taken for platform in share.platforms}
+        left = [share for share in self.now.shares if not moved & set(share.platforms)]
+        self.now = self._make((*left, *taken))
+        return self.now.works(taken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from polyarch.content.state import State
-from polyarch.graph.vertex import ImageOp
+from polyarch.graph.vertex import Graph, ImageOp
 from polyarch.plan import BuildPlan
 from polyarch.proof.preflight import (
     Check,
@@ -25,18 +25,20 @@ _PASSING = frozenset({"registry-down", "registry-failed", "rate-limited"})
 
 
 def look_ahead(plan: BuildPlan, given: Given, state: State, verdicts: Verdicts) -> list[Problem | Check]:
-    """What steps need, whether they can run, and whether there is room."""
+    """What steps need, whether they can run, and whether there is room. The executors and disks of nodes
+    elsewhere are theirs to look at."""
+    here = [digest for work in plan.works() if work.share.here for digest in work.wanted]
+    own = Graph(plan.graph.reach(here), plan.graph.meta)
     return [
         *check_steps(plan.graph, given),
-        *check_executors(plan.graph, verdicts),
-        check_space(plan.graph, state, plan.local.layout),
+        *check_executors(own, verdicts),
+        check_space(own, state, plan.local.layout),
     ]
 
 
 def refuse_early(
-    plan: BuildPlan,
     found: Sequence[Problem | Check],
-    preview: Callable[[], Sequence[tuple[str, str]]],
+    preview: Callable[[], Sequence[tuple[object, str, str]]],
     pushes: PushChecks,
     events: EventSink,
 ) -> None:
@@ -47,7 +49,7 @@ def refuse_early(
             events(Warning("Preflight", f"{one.subject}: {one.detail}"))
     problems = [one for one in found if isinstance(one, Problem)]
     if any(problem.vertices for problem in problems):
-        running = {digest for digest, verdict in preview() if verdict not in ("cached", "source")}
+        running = {digest for _, digest, verdict in preview() if verdict not in ("cached", "source")}
         problems = [p for p in problems if not p.vertices or running.intersection(p.vertices)]
     refused = [one for one in pushes.answers() if isinstance(one, Problem)]
     lasting = [one for one in refused if one.error.reason not in _PASSING]

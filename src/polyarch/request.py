@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from polyarch.builder.instance import DEFAULT, Builder
 from polyarch.errors import PolyarchError, UsageError
 from polyarch.export.annotations import Annotation
 from polyarch.export.cache_options import CacheFrom, CacheTo
@@ -20,7 +21,8 @@ from polyarch.proof.finding import Mode
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Everything ``polyarch build`` can be told, with buildx's names. Empty ``platforms`` is the host's."""
+    """Everything ``polyarch build`` can be told, with buildx's names. Empty ``platforms`` is the host's.
+    ``fallback`` "emulate" lets platforms of a lost node be emulated elsewhere."""
 
     context: str = "."
     dockerfile: str | None = None
@@ -48,6 +50,8 @@ class BuildRequest:
     proof: Mode = "default"
     proof_ignore: tuple[str, ...] = ()
     if_tag_is: str = ""
+    builder: Builder = DEFAULT
+    fallback: str = ""
 
     def epoch(self) -> int | None:
         """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
@@ -64,10 +68,12 @@ class BuildRequest:
 @dataclass(frozen=True)
 class BuiltPlatform:
     """How one platform's image came to be: "native", "cross-compiled", "emulated" or "copied" (no code ran
-    for it)."""
+    for it), and on which node, for which reason."""
 
     platform: Platform
     how: str
+    node: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.embedded import EmbeddedNode
+from polyarch.builder.node import Learns
 from polyarch.errors import ContentError, NotFoundError, PolyarchError
 from polyarch.export.cache import CacheWriter, Learnt, rows_of
 from polyarch.export.cache_options import CacheTo
@@ -81,7 +82,7 @@ def checking(error: PolyarchError, result: BuildResult, node: EmbeddedNode) -> P
     return error
 
 
-def learnt(targets: Sequence[TargetResult], result: BuildResult, node: EmbeddedNode) -> tuple[Learnt, ...]:
+def learnt(targets: Sequence[TargetResult], result: BuildResult, node: Learns) -> tuple[Learnt, ...]:
     """What the build knows, platform by platform."""
     return tuple(
         Learnt(
@@ -94,7 +95,7 @@ def learnt(targets: Sequence[TargetResult], result: BuildResult, node: EmbeddedN
     )
 
 
-def _over(vertex: Vertex | None, node: EmbeddedNode, known: Callable[[str], str | None]) -> tuple[Row, ...]:
+def _over(vertex: Vertex | None, node: Learns, known: Callable[[str], str | None]) -> tuple[Row, ...]:
     return rows_of(vertex, node.findings_over(known))
 
 

@@ -67,8 +67,8 @@ class _LazyPrivilege:
 class EmbeddedNode:
     """Solves graphs here. Implements ``Node``.
 
-    ``findings`` are, after ``solve``, the keys and records of all results; ``notes`` remembers small things
-    beside them.
+    It is also the home of every build (``builder.node``): ``layers``, ``notes`` and the local store serve
+    results of all nodes.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class EmbeddedNode:
         client: Client,
         surroundings: Surroundings,
         imports: CacheImport | None = None,
+        name: str = "default",
     ) -> None:
+        self.name = name
         self.state = state
         self._local = local
         self.client = client
@@ -94,8 +96,7 @@ class EmbeddedNode:
         self._cache: CacheStore = known
         self.imported: ChainedCache | None = None
         self.notes = Notes(known, imports)
-        self.findings: Mapping[str, Finding] = {}
-        self._scheduler: Scheduler | None = None
+        self._schedulers: list[Scheduler] = []
         if imports is not None:
             self._cache = self.imported = ChainedCache(known, imports)
             imports.attach(self.layers, local.origins)
@@ -118,8 +119,7 @@ class EmbeddedNode:
         processes = max(4, os.cpu_count() or 1)
         scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
         results = scheduler.solve(self._tasks(graph), wanted)
-        self.findings = scheduler.findings()
-        self._scheduler = scheduler
+        self._schedulers.append(scheduler)
         found: dict[str, Rootfs] = {}
         for digest, result in results.items():
             assert isinstance(result, Result)
@@ -128,9 +128,14 @@ class EmbeddedNode:
         self._settling[-1].start()  # beside the export, which waits for the disk as well
         return found
 
+    @property
+    def findings(self) -> Mapping[str, Finding]:
+        """See ``Learns``."""
+        return {digest: one for each in self._schedulers for digest, one in each.findings().items()}
+
     def findings_over(self, known: Callable[[str], str | None]) -> Mapping[str, Finding]:
         """See ``Scheduler.findings_over``."""
-        return self._scheduler.findings_over(known) if self._scheduler is not None else {}
+        return {d: one for each in self._schedulers for d, one in each.findings_over(known).items()}
 
     def preview(self, graph: Graph, wanted: Sequence[str]) -> list[tuple[str, str]]:
         """For each vertex needed (by digest): "source", "cached", or why it would run."""

@@ -210,7 +210,7 @@ def _stopping() -> Iterator[Event]:
 
 def summary_lines(outcome: BuildOutcome) -> list[str]:
     """Where the image is, its digest, each platform with its size and how it was made, and the time."""
-    how = {built.platform: built.how for built in outcome.platforms}
+    how = {built.platform: made_by(built.how, built.node, built.reason) for built in outcome.platforms}
     lines = [""]
     if outcome.digest:
         lines.append(f"digest: {outcome.digest}")
@@ -222,6 +222,11 @@ def summary_lines(outcome: BuildOutcome) -> list[str]:
     lines += [f"  {text}" for text in outcome.summary.destinations]
     lines.append(f"done in {outcome.seconds:.1f} s")
     return lines
+
+
+def made_by(how: str, node: str, reason: str) -> str:
+    """How a platform was made; by which node and why, where there was a choice."""
+    return f"{how} on {node} ({reason})" if node and reason else how
 
 
 def _size(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from polyarch.cli.build import made_by
 from polyarch.pipeline import preview
 from polyarch.request import BuildRequest
 
@@ -16,6 +17,7 @@ def show(request: BuildRequest) -> int:
         print(f"{name.splitlines()[0]}\n    {note}")
     print()
     for target in plan.targets:
-        print(f"{target.platform!s:<16} {plan.strategy(target)}")
+        share = plan.share_of(target)
+        print(f"{target.platform!s:<16} {made_by(plan.strategy(target), share.node, share.reason)}")
     print("nothing was run", file=sys.stderr)
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -205,3 +206,11 @@ class Graph:
                 known.name, known.slot, known.location, known.platform, ignore, targets
             )
         return found
+
+    def reach(self, wanted: Iterable[str]) -> dict[str, Vertex]:
+        """The vertices named by digest and all that they depend on, inputs first."""
+        needed = set(wanted)
+        for digest, vertex in reversed(self.vertices.items()):
+            if digest in needed:
+                needed.update(source.digest for source in vertex.inputs)
+        return {digest: vertex for digest, vertex in self.vertices.items() if digest in needed}

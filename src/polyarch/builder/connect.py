@@ -1,0 +1,24 @@
+"""From a node's record to the node itself."""
+
+from __future__ import annotations
+
+from polyarch.builder.embedded import EmbeddedNode, Surroundings
+from polyarch.builder.instance import NodeRecord
+from polyarch.builder.node import Node
+from polyarch.errors import UnsupportedError
+
+
+def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) -> Node:
+    """The node behind ``record``, reached and ready; UnsupportedError for a driver there is not.
+
+    ``home`` is where its results become known, ``surroundings`` what the client of the build brings along.
+    """
+    match record.driver:
+        case "embedded":
+            return home
+        case driver:
+            raise UnsupportedError(
+                f"node {record.name}: there is no driver {driver!r}",
+                hint="drivers are embedded, ssh, remote, docker, docker-container and kubernetes",
+                reason="unknown-driver",
+            )

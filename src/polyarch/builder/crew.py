@@ -1,0 +1,301 @@
+"""The nodes of one build: which platforms each makes, and all of them at work side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from threading import Event, RLock
+
+import msgspec
+
+from polyarch.builder.connect import connect
+from polyarch.builder.embedded import EmbeddedNode, Surroundings
+from polyarch.builder.instance import Builder, NodeRecord
+from polyarch.builder.node import Learns, Node, NodeLostError, Previews
+from polyarch.errors import CancelledError, NotFoundError
+from polyarch.graph.vertex import Graph
+from polyarch.layer.rootfs import Rootfs
+from polyarch.oci import platform as platforms
+from polyarch.oci.platform import Platform
+from polyarch.solver import events as solver_events
+from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted, Warning
+from polyarch.solver.scheduler import Finding
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one node makes of a build, and why it is this node; ``reason`` is "" where there was no choice.
+
+    ``natives`` are what runs on it without emulation; the first is its ``$BUILDPLATFORM``. ``here`` says that
+    the node is this machine.
+    """
+
+    node: str
+    platforms: tuple[Platform, ...]
+    natives: tuple[Platform, ...]
+    reason: str = ""
+    here: bool = False
+
+    def runs_natively(self, platform: Platform) -> bool:
+        """Whether the node's processor executes programs of ``platform``."""
+        return any(platforms.choose(native, [platform]) is not None for native in self.natives)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A share with what is to be solved for it."""
+
+    share: Share
+    graph: Graph
+    wanted: tuple[str, ...]
+
+
+Replan = Callable[
+    [Sequence[Share]], Sequence[Work]
+]  # shares that were taken over → what is to be solved for them
+
+
+class Crew:
+    """A builder's nodes as one build uses them. A node is reached when first needed; closing closes all.
+
+    ``findings`` and ``findings_over`` are those of all nodes together. Thread-safe.
+    """
+
+    def __init__(
+        self, builder: Builder, home: EmbeddedNode, surroundings: Surroundings, fallback: str = ""
+    ) -> None:
+        self.home = home
+        self._builder = builder
+        self._around = surroundings
+        self._nodes: dict[str, Node] = {}
+        self._lost: dict[str, NodeLostError] = {}
+        self._natives: dict[str, tuple[Platform, ...]] = {}
+        self._fallback = fallback
+        self._lock = RLock()
+
+    def close(self) -> None:
+        """Close every node that was reached."""
+        with self._lock:
+            nodes, self._nodes = list(self._nodes.values()), {}
+        for node in nodes:
+            if node is not self.home:
+                node.close()
+        self.home.close()
+
+    def node(self, name: str) -> Node:
+        """The node called ``name``, reached if it was not. NodeLostError when it was given up."""
+        with self._lock:
+            if name in self._lost:
+                raise self._lost[name]
+            if name not in self._nodes:
+                self._nodes[name] = connect(self._record(name), self.home, self._around)
+            return self._nodes[name]
+
+    def _record(self, name: str) -> NodeRecord:
+        for record in self._builder.nodes:
+            if record.name == name:
+                return record
+        raise NotFoundError(f"the builder {self._builder.name} has no node {name!r}", reason="node-not-found")
+
+    # --- the division ---------------------------------------------------------------------------------------
+
+    def shares(self, wanted: Sequence[Platform], events: EventSink) -> tuple[Share, ...]:
+        """Which node makes which of ``wanted``. A node that cannot be reached is warned of, and others take
+        its platforms; NodeLostError where none can."""
+        while True:
+            try:
+                shares = self._divide(wanted)
+            except NodeLostError as error:
+                self.give_up(error)
+                events(Warning("NodeLost", error.summary))
+                continue
+            self._check_replacements(shares)
+            return shares
+
+    def _divide(self, wanted: Sequence[Platform]) -> tuple[Share, ...]:
+        alive = [record for record in self._builder.nodes if record.name not in self._lost]
+        if not alive:
+            raise _hopeless(next(iter(self._lost.values())), "")
+        if not wanted:
+            return (self._share(alive[0].name, (), "the first node"),)
+        if len(alive) == 1:
+            reason = "" if len(self._builder.nodes) == 1 else "the only node left"
+            return (self._share(alive[0].name, wanted, reason),)
+        from polyarch.builder.choose import assign
+
+        builder = msgspec.structs.replace(self._builder, nodes=tuple(alive))
+        chosen = assign(builder, wanted, lambda record: self.node(record.name).platforms)
+        return tuple(self._share(one.node.name, one.platforms, one.reason) for one in chosen)
+
+    def _check_replacements(self, shares: Sequence[Share]) -> None:
+        """Platforms of a lost node are not emulated elsewhere unless that is wanted."""
+        if self._fallback == "emulate":
+            return
+        for share in shares:
+            for platform in share.platforms:
+                if share.runs_natively(platform):
+                    continue
+                for name, error in self._lost.items():
+                    if self._was_native(name, platform):
+                        raise _hopeless(error, f"no other node runs {platform} natively")
+
+    def _was_native(self, name: str, platform: Platform) -> bool:
+        """Whether a lost node may have run ``platform`` natively."""
+        record = self._record(name)
+        if name in self._natives:
+            natives = self._natives[name]
+            return any(platforms.choose(native, [platform]) is not None for native in natives)
+        return not record.platforms or platforms.choose(platform, record.platforms, strict=True) is not None
+
+    def _share(self, name: str, wanted: Sequence[Platform], reason: str) -> Share:
+        node = self.node(name)
+        natives = self._natives[name] = tuple(node.platforms)
+        return Share(name, tuple(wanted) or natives[:1], natives, reason, node is self.home)
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def preview(self, works: Sequence[Work]) -> list[tuple[Share, str, str]]:
+        """For each vertex needed: whose it is, its digest, and "source", "cached", or why it would run. Of a
+        node that cannot tell, everything would run."""
+        found = []
+        for work in works:
+            node = self.node(work.share.node)
+            if isinstance(node, Previews):
+                verdicts = node.preview(work.graph, work.wanted)
+            else:
+                verdicts = [(digest, "not known before") for digest in work.graph.reach(work.wanted)]
+            found += [(work.share, digest, verdict) for digest, verdict in verdicts]
+        return found
+
+    def solve(
+        self,
+        works: Sequence[Work],
+        sink: Callable[[str], EventSink],
+        cancelled: Event,
+        replan: Replan,
+    ) -> Mapping[str, Rootfs]:
+        """The root filesystems of everything wanted, by vertex. ``sink`` gives the sink for a node's events;
+        it is asked for "" where only one node has something to do.
+
+        The first failure stops all nodes and is raised. A node that is lost is warned of, and its platforms
+        are divided anew among the others, which go on meanwhile.
+        """
+        found: dict[str, Rootfs] = {}
+        several = len({work.share.node for work in works}) > 1
+        stop = _Either(cancelled)
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(max(1, len(self._builder.nodes)), thread_name_prefix="node") as pool:
+            running: dict[Future[Mapping[str, Rootfs]], Share] = {}
+
+            def label(share: Share) -> EventSink:
+                return sink(share.node if several else "")
+
+            def start(some: Sequence[Work]) -> None:
+                for work in some:
+                    running[pool.submit(self._solve, work, label(work.share), stop)] = work.share
+
+            try:
+                start(works)
+                while running:
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        share = running.pop(future)
+                        try:
+                            found.update(future.result())
+                        except NodeLostError as error:
+                            if stop.is_set():
+                                failure = _worse(failure, _stopped())
+                                continue
+                            taken = self._redivide([share], error, label(share))
+                            start(replan(taken))
+                        except BaseException as error:
+                            failure = _worse(failure, error)
+                            stop.set()
+            except BaseException:  # also Ctrl-C: leaving the pool waits for what runs, so stop it first
+                stop.set()
+                raise
+        if failure is not None:
+            raise failure
+        return found
+
+    def _solve(self, work: Work, events: EventSink, cancelled: Event) -> Mapping[str, Rootfs]:
+        return self.node(work.share.node).solve(work.graph, work.wanted, events, cancelled)
+
+    def _redivide(self, shares: Sequence[Share], lost: NodeLostError, events: EventSink) -> list[Share]:
+        """What others take over from a node that was lost."""
+        self.give_up(lost)
+        orphans = [platform for share in shares if share.node == lost.node for platform in share.platforms]
+        taken = self.shares(orphans, events)
+        where = ", ".join(f"{', '.join(str(p) for p in one.platforms)} to node {one.node}" for one in taken)
+        events(Warning("NodeLost", f"{lost.summary}; its part of the build goes on: {where}"))
+        return list(taken)
+
+    def give_up(self, lost: NodeLostError) -> None:
+        """Use a node no more."""
+        with self._lock:
+            self._lost[lost.node] = lost
+            node = self._nodes.pop(lost.node, None)
+        if node is not None and node is not self.home:
+            node.close()
+
+    # --- what was learnt ------------------------------------------------------------------------------------
+
+    @property
+    def findings(self) -> Mapping[str, Finding]:
+        """See ``Learns``."""
+        return {digest: one for node in self._learning() for digest, one in node.findings.items()}
+
+    def findings_over(self, known: Callable[[str], str | None]) -> Mapping[str, Finding]:
+        """See ``Learns``."""
+        return {digest: one for node in self._learning() for digest, one in node.findings_over(known).items()}
+
+    def _learning(self) -> list[Learns]:
+        with self._lock:
+            return [node for node in self._nodes.values() if isinstance(node, Learns)]
+
+
+class _Either(Event):
+    """Set when it is set, or when another is."""
+
+    def __init__(self, other: Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
+
+
+def labelled(events: EventSink, node: str) -> EventSink:
+    """A sink for what one of several nodes does: its vertices are told from those of others."""
+
+    def send(event: solver_events.Event) -> None:
+        if isinstance(event, Warning):
+            events(event)
+            return
+        digest = "sha256:" + hashlib.sha256(f"{node} {event.digest}".encode()).hexdigest()
+        if isinstance(event, VertexStarted | VertexCompleted):
+            events(replace(event, digest=digest, name=f"[{node}] {event.name}"))
+        else:
+            events(replace(event, digest=digest))
+
+    return send
+
+
+def _stopped() -> CancelledError:
+    return CancelledError("the build was stopped", reason="cancelled")
+
+
+def _hopeless(error: NodeLostError, why: str) -> NodeLostError:
+    """The loss of a node that nobody replaces."""
+    hint = "build its platforms on this machine with --fallback emulate, or mend the node"
+    detail = "\n".join(part for part in (error.detail, why) if part)
+    return NodeLostError(error.node, error.summary, detail=detail, hint=error.hint or hint)
+
+
+def _worse(first: BaseException | None, second: BaseException) -> BaseException:
+    """The error to show: the one that came first, but never a mere consequence of it."""
+    if first is None or (isinstance(first, CancelledError) and not isinstance(second, CancelledError)):
+        return second
+    return first
