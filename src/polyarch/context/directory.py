@@ -6,15 +6,16 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
 
-from polyarch.context.index import INODES, ContentIndex, Known, Row, Stamp
-from polyarch.errors import ContentError, NotFoundError, PolyarchError
+from polyarch.context.index import ContentIndex, Known, Row, Stamp
+from polyarch.context.stats import Fact, Walk, all_rested, identity, unreadable
+from polyarch.errors import ContentError, NotFoundError
 from polyarch.layer.compress import workers
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.folders import Folders
@@ -24,29 +25,13 @@ from polyarch.layer.machine import HEADER_BYTES, identify
 from polyarch.layer.rootfs import Rootfs
 
 if TYPE_CHECKING:
+    from polyarch.context.stats import Ignored
     from polyarch.layer.store import LayerStore
 
 _CHUNK = 1 << 20
 _BATCH = 64  # files hashed by one task
 _NO_XATTRS: dict[str, bytes] = {}
 _STALE = 1000  # forgotten files in the index before it is worth a write
-
-
-class Ignored(Protocol):
-    """What a folder is filtered by; ``context.ignore.Matcher`` is one."""
-
-    def excluded(self, path: str, parent: tuple[bool, ...] | None = None) -> tuple[bool, tuple[bool, ...]]:
-        """Whether ``path``, relative to the context, is to be left out, and what to pass for the paths in
-        it; ``parent`` is what was returned for the directory it is in."""
-        ...
-
-    def can_skip_directory(self, path: str) -> bool:
-        """Whether nothing under the directory ``path``, which is left out, can be let in again."""
-        ...
-
-
-# A path still to be looked at, and what the ignore rules said of the directory it is in.
-_Task = tuple[str, "os.DirEntry[str]", tuple[bool, ...] | None]
 
 
 class DirectoryContext(IndexedLayer):
@@ -80,7 +65,8 @@ class DirectoryContext(IndexedLayer):
         self._id = ""
         self._stamps: dict[str, Stamp] = {}  # of files whose digest the index does not know
         self._known: dict[str, Entry] = {}  # what describe has found
-        self._facts: list[tuple[object, ...]] = []
+        self._facts: list[Fact] = []
+        self._started = 0  # when the walk began, nanoseconds since 1970
         self._known_paths: Collection[str] = ()  # what the index knows of
         self._folders: Folders | None = None
 
@@ -100,21 +86,27 @@ class DirectoryContext(IndexedLayer):
 
     @property
     def id(self) -> str:
-        """Names what the files' stats say, without reading any."""
-        self.toc()
+        """Names what the files' stats say, without reading any. Where a file was changed about when they were
+        taken they do not tell all, and the name is like no other."""
         if not self._id:
-            facts = repr(self._facts).encode("utf-8", "backslashreplace")
-            self._id = "context:sha256:" + hashlib.sha256(facts).hexdigest()
+            self._id = identity(self._facts if self.rested else [*self._facts, (self._started,)])
         return self._id
+
+    @property
+    def rested(self) -> bool:
+        """Whether the stats stand for the content: no file was changed about when they were taken."""
+        self.toc()
+        return all_rested(self._facts, self._started)
 
     def toc(self) -> Toc:
         """See ``Layer.toc``; digests are there where the index knows them."""
         with self._lock:
             if self._toc is None:
                 known = self._content.load(self.path) if self._content is not None else {}
-                walk = _Walk(self.path, self._matcher, known)
-                self._toc = Toc(tuple(walk.run()))
-                self._stamps = walk.stamps
+                walk, entries = Walk(str(self.path), self._matcher), _Entries(known)
+                self._started = time.time_ns()
+                self._toc = Toc(tuple(entries.entry(*found) for found in walk))
+                self._stamps = entries.stamps
                 self._facts = walk.facts
                 self._known_paths = known.keys()
             return self._toc
@@ -130,7 +122,7 @@ class DirectoryContext(IndexedLayer):
             try:
                 descriptor = self._folders.file(content.path)
             except OSError as error:
-                raise _unreadable(content.path, error) from None
+                raise unreadable(content.path, error) from None
         return cast(BinaryIO, os.fdopen(descriptor, "rb", 0))
 
     def describe(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -168,7 +160,7 @@ class DirectoryContext(IndexedLayer):
                 try:
                     descriptor = folders.file(entry.path)
                 except OSError as error:
-                    raise _unreadable(entry.path, error) from None
+                    raise unreadable(entry.path, error) from None
                 try:
                     found.append(self._hash_one(entry, descriptor))
                 finally:
@@ -209,115 +201,43 @@ class DirectoryContext(IndexedLayer):
         return self.whole().blob(compression)
 
 
-class _Walk:
-    """One walk over the folder, in the order of a toc."""
+class _Entries:
+    """What a walk finds, as entries of a toc; ``stamps`` are of the files whose content is not ``known``."""
 
-    def __init__(
-        self,
-        root: Path,
-        matcher: Ignored | None,
-        known: dict[str, Row],
-    ) -> None:
-        self._root = str(root)
-        self._matcher = matcher
+    def __init__(self, known: dict[str, Row]) -> None:
         self._known = known
         self._inodes: dict[tuple[int, int], str] = {}
-        self.facts: list[tuple[object, ...]] = []  # what names this state of the folder
         self.stamps: dict[str, Stamp] = {}
 
-    def run(self) -> Iterator[Entry]:
-        """Every entry that is not left out. A directory that is left out comes after all when something in
-        it is let in again."""
-        pending: list[Entry] = []
-        todo: list[_Task] = []
-        matcher = self._matcher
-        self._push(todo, "", None)
-        while todo:
-            path, item, above = todo.pop()
-            ignored, state = matcher.excluded(path, above) if matcher is not None else (False, None)
-            try:
-                directory = item.is_dir(follow_symlinks=False)
-                if ignored and (not directory or self._can_skip(path)):
-                    continue
-                status = item.stat(follow_symlinks=False)
-                entry = self._entry(path, status)
-                if directory:
-                    self._push(todo, path, state)
-            except FileNotFoundError:
-                continue  # removed meanwhile
-            except OSError as error:
-                raise _unreadable(path, error) from None
-            if entry is None:
-                continue
-            while pending and not path.startswith(pending[-1].path + "/"):
-                pending.pop()
-            if ignored:
-                pending.append(entry)
-                continue
-            yield from pending
-            pending.clear()
-            yield entry
-
-    def _can_skip(self, path: str) -> bool:
-        return self._matcher is None or self._matcher.can_skip_directory(path)
-
-    def _push(self, todo: list[_Task], path: str, state: tuple[bool, ...] | None) -> None:
-        prefix = path + "/" if path else ""
-        try:
-            with os.scandir(f"{self._root}/{path}" if path else self._root) as items:
-                found = sorted(items, key=_name, reverse=True)
-        except OSError as error:
-            raise _unreadable(path or ".", error) from None
-        todo.extend([(prefix + item.name, item, state) for item in found])
-
-    def _entry(self, path: str, status: os.stat_result) -> Entry | None:
+    def entry(self, path: str, status: os.stat_result, link: str) -> Entry:
+        """The entry of one path."""
         mode = status.st_mode
         bits = mode & 0o7777
         mtime = status.st_mtime_ns
         if stat.S_ISREG(mode):
             return self._file(path, bits, status)
-        self.facts.append((path, mode, mtime))
         if stat.S_ISDIR(mode):
             return Entry(path, "directory", bits, 0, 0, 0, mtime)
         if stat.S_ISLNK(mode):
-            link = os.readlink(f"{self._root}/{path}")
-            self.facts.append((link,))
             return Entry(path, "symlink", 0o777, 0, 0, 0, mtime, link)
         if stat.S_ISFIFO(mode):
             return Entry(path, "fifo", bits, 0, 0, 0, mtime)
-        if stat.S_ISSOCK(mode):
-            return None
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         kind = "character" if stat.S_ISCHR(mode) else "block"
         return Entry(path, kind, bits, 0, 0, 0, mtime, "", major, minor)  # type: ignore[arg-type]
 
     def _file(self, path: str, bits: int, status: os.stat_result) -> Entry:
-        inode, size = status.st_ino & INODES, status.st_size
-        mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
-        self.facts.append((path, bits, inode, size, mtime, ctime))
+        size, mtime = status.st_size, status.st_mtime_ns
         if status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 return Entry(path, "hardlink", bits, 0, 0, 0, mtime, first)
-        digest = machine = ""
+        stamp = Stamp.of(status)
         row = self._known.get(path)
-        if row is not None and row[4] == ctime and row[3] == mtime and row[1] == inode and row[2] == size:
-            digest, machine = row[5], row[6]
-        else:
-            self.stamps[path] = Stamp(inode, size, mtime, ctime)
-        return Entry(path, "file", bits, 0, 0, size, mtime, "", 0, 0, _NO_XATTRS, digest, machine)
-
-
-def _name(item: os.DirEntry[str]) -> str:
-    return item.name
-
-
-def _unreadable(path: str, error: OSError) -> PolyarchError:
-    return PolyarchError(
-        f"{path} in the build context cannot be read: {os.strerror(error.errno or 0).lower()}",
-        hint="make it readable, or leave it out with a line in .dockerignore",
-        reason="context-unreadable",
-    )
+        if row is not None and row[1:5] == stamp:
+            return Entry(path, "file", bits, 0, 0, size, mtime, "", 0, 0, _NO_XATTRS, row[5], row[6])
+        self.stamps[path] = stamp
+        return Entry(path, "file", bits, 0, 0, size, mtime, "", 0, 0, _NO_XATTRS)
 
 
 def _changed(path: str) -> ContentError:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from polyarch.errors import UsageError
+TYPE_CHECKING = False  # type checkers take it for true; an unchanged build should import next to nothing
+
+if TYPE_CHECKING:
+    from polyarch.errors import UsageError
 
 # White space as Unicode's property has it (str.strip would also take U+001C to U+001F).
 _SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -61,12 +63,16 @@ def clean(path: str) -> str:
     return ("/" if rooted else "") + "/".join(out) or "."
 
 
-@dataclass(frozen=True)
 class _Rule:
-    negated: bool
-    text: str
-    matches: Callable[[str], bool]
-    components: tuple[str, ...]
+    """One pattern. ``components`` are those of its text."""
+
+    __slots__ = ("components", "matches", "negated", "text")
+
+    def __init__(self, negated: bool, text: str, matches: Callable[[str], bool]) -> None:  # noqa: FBT001
+        self.negated = negated
+        self.text = text
+        self.matches = matches
+        self.components = tuple(text.split("/"))
 
     def may_match_below(self, directory: Sequence[str]) -> bool:
         """Whether some path below ``directory`` could match (never False when one could)."""
@@ -163,10 +169,12 @@ def _rule(pattern: str) -> _Rule | None:
         text = text[1:]
         if not text:
             raise _bad(pattern, "'!' must be followed by what is not to be ignored")
-    return _Rule(negated, text, _compiled(text), tuple(text.split("/")))
+    return _Rule(negated, text, _compiled(text))
 
 
 def _bad(pattern: str, why: str) -> UsageError:
+    from polyarch.errors import UsageError
+
     return UsageError(
         f"invalid ignore pattern {pattern[:200]!r}: {why}",
         hint="escape a character that is meant literally with a backslash",
@@ -186,22 +194,14 @@ def _compiled(pattern: str) -> Callable[[str], bool]:
     if pattern.startswith("**") and not _MAGIC.search(tail):
         bare = tail.removeprefix("/")
         return lambda path: path.endswith(tail) or path == bare
-    return _expression(pattern).match_whole
+    return _expression(pattern)
 
 
 def _always(path: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Expression:
-    compiled: re.Pattern[str]
-
-    def match_whole(self, path: str) -> bool:
-        return self.compiled.fullmatch(path) is not None
-
-
-def _expression(pattern: str) -> _Expression:
+def _expression(pattern: str) -> Callable[[str], bool]:
     out: list[str] = []
     position = 0
     while position < len(pattern):
@@ -228,9 +228,10 @@ def _expression(pattern: str) -> _Expression:
         else:
             out.append(re.escape(char))
     try:
-        return _Expression(re.compile("".join(out)))
+        whole = re.compile("".join(out)).fullmatch
     except re.error as error:
         raise _bad(pattern, str(error)) from None
+    return lambda path: whole(path) is not None
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from polyarch.content.state import State
+from polyarch.context.stats import INODES, rested
 from polyarch.layer.database import Database
 
 _VERSION = 1
@@ -23,13 +24,9 @@ CREATE TABLE context_files (
     mtime INTEGER NOT NULL, ctime INTEGER NOT NULL, digest TEXT NOT NULL, machine TEXT NOT NULL,
     PRIMARY KEY (root, path)) WITHOUT ROWID
 """
-_TICK_NS = 40_000_000  # clocks of file systems lag by a tick of the kernel, at most 10 ms; be generous
-_COARSE_NS = 2_500_000_000  # where times are whole seconds (or two, on FAT)
-
 
 # A row: path, inode, size, mtime and ctime in nanoseconds, digest, machine.
 Row = tuple[str, int, int, int, int, str, str]
-INODES = (1 << 62) - 1  # some network file systems number inodes beyond SQLite's largest integer
 
 
 class Stamp(NamedTuple):
@@ -46,9 +43,7 @@ class Stamp(NamedTuple):
 
     def rested(self, now_ns: int) -> bool:
         """Whether a read at ``now_ns`` saw all changes that these times can stand for."""
-        latest = max(self.mtime_ns, self.ctime_ns)
-        coarse = self.mtime_ns % 1_000_000_000 == 0 and self.ctime_ns % 1_000_000_000 == 0
-        return latest < now_ns - (_COARSE_NS if coarse else _TICK_NS)
+        return rested(self.mtime_ns, self.ctime_ns, now_ns)
 
 
 class Known(NamedTuple):
