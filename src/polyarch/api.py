@@ -41,6 +41,8 @@ def build(
     pull: bool = False,
     network: str = "default",
     allow: Iterable[str] = (),
+    builder: str = "",
+    fallback: str = "",
     root: str | PathLike[str] | None = None,
     progress: Progress | None = None,
     cancelled: Cancellation | None = None,
@@ -50,11 +52,14 @@ def build(
 
     ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs``,
     ``cache_from`` and ``cache_to`` as the command line's ``-o``, ``--cache-from`` and ``--cache-to``;
-    ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``).
+    ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), and ``builder`` one of
+    the builders recorded there (default: the current one); with ``fallback`` "emulate" platforms of a node
+    that is lost are emulated elsewhere.
     ``progress`` is called with events of ``polyarch.solver.events`` from several threads; setting
     ``cancelled`` stops everything. Raises ``PolyarchError``.
     """
     from polyarch import pipeline
+    from polyarch.builder.records import Builders
     from polyarch.export import annotations as annotation_texts
     from polyarch.export import cache_options, output
     from polyarch.graph.named import build_contexts as parse_contexts
@@ -81,6 +86,8 @@ def build(
         pull=pull,
         network=network,
         allow=frozenset(allow),
+        builder=Builders(_state(root)).selected(builder),
+        fallback=fallback,
     )
     return pipeline.run(
         request, state=_state(root), events=progress or ignore, cancelled=cancelled, stdin=stdin

@@ -18,6 +18,7 @@ from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.crew import Crew, Share, labelled
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
 from polyarch.builder.node import NodeLostError
+from polyarch.builder.records import Builders
 from polyarch.content.lease import Lease
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
@@ -89,6 +90,7 @@ def run(
         around = _surroundings(request, context, state)
         node = EmbeddedNode(state, local, client, around, imports)
         crew = Crew(request.builder, node, around, request.fallback)
+        Builders(state).touch(request.builder.name)
         try:
             plans = Plans(
                 lambda shares: plan_build(request, context, state, client, shares),

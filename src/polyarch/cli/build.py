@@ -96,7 +96,12 @@ _MANY: dict[str, Any] = {"multiple": True}
     "--if-tag-is", "if_tag_is", default="", metavar="DIGEST|none", help="Push only if the tags name this now."
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
-@click.option("--builder", hidden=True)
+@click.option("--builder", default="", metavar="NAME", help="The builder to use, instead of the current one.")
+@click.option(
+    "--fallback",
+    type=click.Choice(["emulate"]),
+    help="Emulate platforms of a node that is lost, rather than fail.",
+)
 @click.option("--provenance", hidden=True)
 @click.option("--sbom", hidden=True)
 def build(**options: Any) -> int:
@@ -121,7 +126,9 @@ def build(**options: Any) -> int:
 
 def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     """What the options ask for; agents for key files end with ``stack``. UsageError where they are wrong."""
+    from polyarch.builder.records import Builders
     from polyarch.cli import options as values
+    from polyarch.content.state import State
     from polyarch.errors import UsageError
     from polyarch.export import annotations, cache_options, output
     from polyarch.graph.named import build_contexts
@@ -171,6 +178,8 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
         if_tag_is=tag_guard.parse(options["if_tag_is"]) if options["if_tag_is"] else "",
+        builder=Builders(State.default()).selected(options["builder"]),
+        fallback=options["fallback"] or "",
     )
 
 
