@@ -15,12 +15,12 @@ from polyarch.dockerfile.program import Program, instructions
 from polyarch.dockerfile.scope import BaseImage, Inputs
 from polyarch.errors import DockerfileError
 from polyarch.graph.convert import TargetResult, convert, wanted_images
-from polyarch.graph.stages import Options, StagePlan, StageState, plan_stages
+from polyarch.graph.stages import Options, StagePlan, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
 from polyarch.image.sparse import SparseStore
-from polyarch.oci.config import ContainerConfig
 from polyarch.oci.platform import Platform
 from polyarch.proof.bases import BaseResolver, check_bases
+from polyarch.proof.known import known_bases
 from polyarch.proof.mistakes import find_mistakes
 
 
@@ -95,7 +95,7 @@ def make_plan(
     ]
     images = [wanted_images(plan) for plan in plans]
     check_bases(resolver, [image for wanted_by_plan in images for image in wanted_by_plan])
-    known = _known_bases(plans[0], images[0], resolver)
+    known = known_bases(plans[0], plans[0].reachable(plans[0].target()), resolver).bases
     graph = Graph()
     targets = tuple(convert(plan, graph, resolver) for plan in plans)
     findings = _findings(parsed, context, plans[0], known) + find_mistakes(
@@ -121,23 +121,6 @@ def _findings(
             reason="check-failed",
         )
     return findings
-
-
-def _known_bases(
-    plan: StagePlan, images: Sequence[tuple[str, Platform, StageState]], resolver: BaseResolver
-) -> dict[int, BaseImage]:
-    """What the checks should know of the images that stages start from."""
-    known: dict[int, BaseImage] = {}
-    wanted = {id(state): (reference, platform) for reference, platform, state in images}
-    for stage, state in zip(plan.program.stages, plan.states, strict=False):
-        if id(state) in wanted:
-            config = resolver.image(*wanted[id(state)]).config
-            inner = config.config or ContainerConfig()
-            environment = {name: value for name, _, value in (e.partition("=") for e in inner.env or ())}
-            known[stage.index] = BaseImage(
-                environment, config.platform, inner.shell or (), inner.on_build or ()
-            )
-    return known
 
 
 class Plans:

@@ -77,3 +77,54 @@ def test_outline_and_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_an_unknown_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = answer(capsys, tmp_path, "FROM scratch\n", "--call", "bogus")
     assert code == 2 and "bogus" in err
+
+
+@pytest.fixture
+def base(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an image in the local store, for s390x alone, with a variable and a trigger."""
+    monkeypatch.setenv("POLYARCH_ROOT", str(tmp_path / "root"))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "Dockerfile").write_text(
+        "FROM scratch\nENV KNOWN=1\nONBUILD ENV LATER=$KNOWN$NOTHING\n"
+    )
+    words = ["build", "--platform=linux/s390x", "-t", "check.test/base:1", str(tmp_path / "base")]
+    assert main([*words, "--progress=quiet"]) == 0
+    capsys.readouterr()
+    return "check.test/base:1"
+
+
+def rules(out: str) -> list[tuple[str, int]]:
+    found = json.loads(out)["warnings"]
+    return [(each["ruleName"], each["location"]["ranges"][0]["start"]["line"]) for each in found]
+
+
+def test_bases_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str], base: str) -> None:
+    text = f"FROM {base}\nENV A=$KNOWN B=$LATER C=$UNKNOWN\n"
+    call = ("--call=check,format=json", "--platform")
+    _, out, _ = answer(capsys, tmp_path, text, *call, "linux/s390x")
+    assert rules(out) == [("UndefinedVar", 1), ("UndefinedVar", 2)]
+    _, out, _ = answer(capsys, tmp_path, text, *call, "linux/amd64")
+    assert ("InvalidBaseImagePlatform", 1) in rules(out)
+
+
+def test_contexts_stand_in_for_bases(tmp_path: Path, capsys: pytest.CaptureFixture[str], base: str) -> None:
+    text = "FROM nowhere.test/golang:1\nENV A=$KNOWN C=$UNKNOWN\n"
+    context = f"--build-context=nowhere.test/golang:1=docker-image://{base}"
+    _, out, _ = answer(capsys, tmp_path, text, context, "--call=check,format=json", "--platform=linux/s390x")
+    assert rules(out) == [("UndefinedVar", 1), ("UndefinedVar", 2)]
+
+
+def test_what_depends_on_a_base_nobody_reaches_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYARCH_ROOT", str(tmp_path / "root"))
+    code, _, err = answer(capsys, tmp_path, "FROM 127.0.0.1:9/golang\nENV A=$B\n", "--check")
+    assert code == 0 and "did without 127.0.0.1:9/golang" in err
+
+
+def test_an_error_of_a_base_is_told_before_those_of_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "FROM UPPER\nENV A=${{B}}\n"
+    code, _, err = answer(capsys, tmp_path, text, "--check")
+    assert code == 1 and ">>> 1" in err

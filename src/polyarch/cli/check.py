@@ -17,9 +17,18 @@ from polyarch.context.main import MainContext, open_context
 from polyarch.dockerfile.ast import Dockerfile
 from polyarch.dockerfile.lint import Finding, lint_until_error, options_of
 from polyarch.dockerfile.outline import outline, targets
-from polyarch.dockerfile.program import instructions
+from polyarch.dockerfile.program import Program, instructions
 from polyarch.dockerfile.scope import Inputs
 from polyarch.errors import DockerfileError, Location, PolyarchError, UsageError
+from polyarch.graph.named import build_contexts
+from polyarch.graph.stages import SCRATCH, Options, plan_stages
+from polyarch.image.locate import local_store
+from polyarch.oci import platform as platforms
+from polyarch.oci.platform import Platform
+from polyarch.proof.bases import BaseResolver
+from polyarch.proof.known import Known, known_bases
+from polyarch.registry.client import Client
+from polyarch.registry.config import Config
 
 CALLS = ("check", "outline", "targets")
 Json = dict[str, Any]
@@ -39,17 +48,51 @@ def answer(call: str, options: dict[str, Any]) -> int:
             reason="call",
         )
     context = open_context(options["context"], options["dockerfile"], State.default(), sys.stdin.buffer)
-    inputs = Inputs(target=options["target"], build_args=values.pairs("--build-arg", options["build_args"]))
+    wanted, platform = _wanted(options)
     if name == "check":
-        return _check(context, inputs, form)
+        return _check(context, wanted, platform, form)
     parsed = dockerfile.parse(context.dockerfile, file=context.name)
     program = instructions(parsed)
-    found = targets(program) if name == "targets" else outline(program, inputs=inputs)
+    if name == "targets":
+        found = targets(program)
+    else:
+        inputs, _ = _inputs(program, wanted, platform)
+        if inputs.refused is not None:
+            raise inputs.refused
+        found = outline(program, inputs=inputs)
     if form == "json":
         print(json.dumps(found | {"sources": [_source(parsed)]}, indent=2))
     else:
         print("\n".join(_targets_text(found) if name == "targets" else _outline_text(found)))
     return 0
+
+
+def _wanted(options: dict[str, Any]) -> tuple[Options, Platform]:
+    """What the command line says of the build, and the first of its platforms."""
+    asked = [text for group in options["platform"] for text in group.split(",")]
+    wanted = Options(
+        build_platform=platforms.host(),
+        target=options["target"],
+        build_args=values.pairs("--build-arg", options["build_args"]),
+        contexts=build_contexts(options["contexts"]),
+    )
+    return wanted, Platform.parse(asked[0]) if asked else platforms.host()
+
+
+def _inputs(program: Program, wanted: Options, platform: Platform) -> tuple[Inputs, list[str]]:
+    """With what can be learnt of the bases, and the names of those that cannot be reached."""
+    try:
+        plan = plan_stages(program, wanted, platform)
+        states = plan.reachable(plan.target()) if wanted.target else plan.states
+    except PolyarchError:  # the checks find it themselves
+        return Inputs(wanted.target, wanted.build_args), []
+    known = Known()
+    if any(state.base_name != SCRATCH for state in states if state.parent is None):
+        with Client(config=Config.from_environment()) as client:
+            resolver = BaseResolver(local_store(State.default(), client), client)
+            known = known_bases(plan, states, resolver)
+    inputs = Inputs(wanted.target, wanted.build_args, plan.predefined, known.bases, known.refused)
+    return inputs, list(dict.fromkeys(known.unreached))
 
 
 def _format(extra: str) -> str:
@@ -61,16 +104,20 @@ def _format(extra: str) -> str:
     return "text"
 
 
-def _check(context: MainContext, inputs: Inputs, form: str) -> int:
+def _check(context: MainContext, wanted: Options, platform: Platform, form: str) -> int:
     error: PolyarchError | None = None
     findings: tuple[Finding, ...] = ()
     failing = False
+    unreached: list[str] = []
     try:
         parsed = dockerfile.parse(context.dockerfile, file=context.name)
         program = instructions(parsed)
         ignore = Matcher(context.patterns) if context.patterns else None
-        findings, error = lint_until_error(parsed, program, inputs=inputs, ignore=ignore)
-        error = error or refusal(program, inputs)
+        inputs, unreached = _inputs(program, wanted, platform)
+        findings, error = lint_until_error(
+            parsed, program, inputs=inputs, ignore=ignore, target_platform=platform
+        )
+        error = error or refusal(program, wanted, platform)
         failing = options_of(parsed).error and bool(findings)
     except DockerfileError as caught:
         error = caught
@@ -80,6 +127,8 @@ def _check(context: MainContext, inputs: Inputs, form: str) -> int:
             found["buildError"] = {"message": error.summary, "location": _ranges(error.location)}
         print(json.dumps(found, indent=2))
         return 1 if error is not None or findings else 0
+    if unreached:
+        print(f"note: checks that need the base image did without {', '.join(unreached)}", file=sys.stderr)
     if findings or error is None:
         print("\n".join(_check_text(findings)))
     if error is not None:

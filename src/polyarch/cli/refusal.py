@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from polyarch.dockerfile.program import Program
-from polyarch.dockerfile.scope import Inputs
 from polyarch.errors import PolyarchError
 from polyarch.graph.convert import BaseImage, convert
 from polyarch.graph.stages import Options, plan_stages
 from polyarch.graph.vertex import Graph
-from polyarch.oci import platform as platforms
 from polyarch.oci.config import ImageConfig
 from polyarch.oci.platform import Platform
 
@@ -33,13 +33,13 @@ class _AnyImage:
         return self.image(location, platform)
 
 
-def refusal(program: Program, inputs: Inputs) -> PolyarchError | None:
+def refusal(program: Program, options: Options, platform: Platform) -> PolyarchError | None:
     """The error of a build of the target (or of every stage), where it is certain."""
-    targets = [inputs.target] if inputs.target else [str(stage.index) for stage in program.stages]
+    targets = [options.target] if options.target else [str(stage.index) for stage in program.stages]
     for target in targets:
-        options = Options(build_platform=platforms.host(), target=target, build_args=inputs.build_args)
         try:
-            convert(plan_stages(program, options, platforms.host()), Graph(), _AnyImage())
+            plan = plan_stages(program, replace(options, target=target), platform)
+            convert(plan, Graph(), _AnyImage())
         except PolyarchError as error:
             if error.reason in _CERTAIN:
                 return error

@@ -63,6 +63,8 @@ def check(context: Context) -> None:
     values = global_arguments(program, predefined, inputs.build_args)
     for (node, _), stage in zip(context.body(), program.stages, strict=True):
         _from(context, node, stage, values)
+    if inputs.refused is not None:
+        raise inputs.refused
     bases = local_bases(program, values)
     needed = reachable(program, target, bases)
     walker = _Walker(context, values, bases, needed)

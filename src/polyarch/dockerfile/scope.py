@@ -39,13 +39,14 @@ class Inputs:
     """What a reading depends on besides the Dockerfile.
 
     ``predefined`` are the platform arguments (made for the host when empty); ``bases`` maps a stage's index
-    to the image it starts from, where that is known.
+    to the image it starts from, where that is known; ``refused`` says why one of them cannot be had.
     """
 
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     predefined: Mapping[str, str] = field(default_factory=dict)
     bases: Mapping[int, BaseImage] = field(default_factory=dict)
+    refused: DockerfileError | None = None
 
 
 @dataclass

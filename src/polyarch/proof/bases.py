@@ -61,6 +61,13 @@ class BaseResolver:
         parsed = Reference.parse(reference)
         return self._cached(str(parsed), platform, lambda: self._find(parsed))
 
+    def sole_platform(self, reference: str) -> Platform | None:
+        """The platform of an image that `image` has found to be for one alone; None for an index."""
+        found = self._found[str(Reference.parse(reference))]
+        if found.raw.is_index:
+            return None
+        return ImageConfig.parse(read(found.store, found.raw.manifest.config, limit=8 << 20)).platform
+
     def in_layout(self, location: str, platform: Platform) -> BaseImage:
         """The same in an OCI layout on disk: ``PATH[:tag][@digest]``."""
         return self._cached(LAYOUT + location, platform, lambda: _find_in_layout(location))
