@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from polyarch.content.state import State
     from polyarch.image.inspect import Inspection
+    from polyarch.proof.finding import Mode
     from polyarch.request import BuildOutcome
     from polyarch.solver.events import Event
 
@@ -43,6 +44,11 @@ def build(
     allow: Iterable[str] = (),
     builder: str = "",
     fallback: str = "",
+    proof: Mode = "default",
+    proof_ignore: Iterable[str] = (),
+    if_tag_is: str = "",
+    part: str | PathLike[str] | None = None,
+    part_of: Iterable[str] = (),
     root: str | PathLike[str] | None = None,
     progress: Progress | None = None,
     cancelled: Cancellation | None = None,
@@ -52,7 +58,8 @@ def build(
 
     ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs``,
     ``cache_from`` and ``cache_to`` as the command line's ``-o``, ``--cache-from`` and ``--cache-to``;
-    ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), and ``builder`` one of
+    ``secrets`` by id; ``proof``, ``proof_ignore``, ``if_tag_is``, ``part`` and ``part_of`` as the command
+    line has them; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), and ``builder`` one of
     the builders recorded there (default: the current one); with ``fallback`` "emulate" platforms of a node
     that is lost are emulated elsewhere.
     ``progress`` is called with events of ``polyarch.solver.events`` from several threads; setting
@@ -64,6 +71,7 @@ def build(
     from polyarch.export import cache_options, output
     from polyarch.graph.named import build_contexts as parse_contexts
     from polyarch.oci.platform import parse_list
+    from polyarch.proof import tag_guard
     from polyarch.request import BuildRequest, names_of
     from polyarch.solver.events import ignore
 
@@ -88,6 +96,11 @@ def build(
         allow=frozenset(allow),
         builder=Builders(_state(root)).selected(builder),
         fallback=fallback,
+        proof=proof,
+        proof_ignore=tuple(proof_ignore),
+        if_tag_is=tag_guard.parse(if_tag_is) if if_tag_is else "",
+        part="" if part is None else str(part),
+        part_of=parse_list(part_of),
     )
     return pipeline.run(
         request, state=_state(root), events=progress or ignore, cancelled=cancelled, stdin=stdin

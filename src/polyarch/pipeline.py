@@ -47,6 +47,7 @@ from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.result import digest_of
 from polyarch.ops.session import ContextFiles
+from polyarch.parting import as_part, leave_part
 from polyarch.plan import BuildPlan, Plans, make_plan
 from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
@@ -81,6 +82,7 @@ def run(
     started = time.monotonic()
     state = state or State.default()
     cancelled = cancelled or Event()
+    request = as_part(request)
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with Lease(state.leases), _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
@@ -108,6 +110,7 @@ def run(
                 return _make(plans, request, crew, events, cancelled)
 
             summary, known = caching.recovering(make, node, imports, cancelled)
+            summary = leave_part(request, plans.now, context, node, summary)
             caching.write(
                 request.cache_to,
                 known,
@@ -201,6 +204,7 @@ def preflight(
     Errors are rows of the result, not raised; only what makes no sense (UsageError, DockerfileError) is.
     """
     state = state or State.default()
+    request = as_part(request)
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))

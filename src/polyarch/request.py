@@ -52,6 +52,9 @@ class BuildRequest:
     if_tag_is: str = ""
     builder: Builder = DEFAULT
     fallback: str = ""
+    part: str = ""  # the folder to leave a part in
+    part_of: tuple[Platform, ...] = ()
+    part_repository: str = ""
 
     def epoch(self) -> int | None:
         """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""

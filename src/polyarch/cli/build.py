@@ -95,6 +95,8 @@ _MANY: dict[str, Any] = {"multiple": True}
 @click.option(
     "--if-tag-is", "if_tag_is", default="", metavar="DIGEST|none", help="Push only if the tags name this now."
 )
+@click.option("--part", "part", default="", metavar="DIR", help="Leave a part here, for polyarch merge.")
+@click.option("--part-of", "part_of", metavar="P[,P…]", help="With --part: the whole image's.", **_MANY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--builder", default="", metavar="NAME", help="The builder to use, instead of the current one.")
 @click.option(
@@ -180,6 +182,8 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         if_tag_is=tag_guard.parse(options["if_tag_is"]) if options["if_tag_is"] else "",
         builder=Builders(State.default()).selected(options["builder"]),
         fallback=options["fallback"] or "",
+        part=options["part"],
+        part_of=parse_list(options["part_of"]),
     )
 
 

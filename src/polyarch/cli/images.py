@@ -135,22 +135,27 @@ def pull(
 @click.command(cls=GoCommand)
 @click.argument("names", nargs=-1, required=True)
 @click.option("-a", "--all-tags", is_flag=True, help="Push every tag of the repository.")
+@click.option(
+    "--if-tag-is", "expected", default="", metavar="DIGEST|none", help="Push only if the tag names this now."
+)
 @_QUIET
 @_PROGRESS
-def push(*, names: tuple[str, ...], all_tags: bool, quiet: bool, progress: str) -> None:
+def push(*, names: tuple[str, ...], all_tags: bool, expected: str, quiet: bool, progress: str) -> None:
     """Push images of the local store, every platform of them. The tags are written last."""
     from polyarch.cli.progress import shown
     from polyarch.content.state import State
     from polyarch.export import push as pushing
     from polyarch.image.locate import locate
+    from polyarch.proof.tag_guard import guard
     from polyarch.registry.client import Client
 
     state = State.default()
     with Client() as client, shown("quiet" if quiet else progress) as events:
         for reference in _all_tags(names) if all_tags else [_taggable(name) for name in names]:
             found = locate(str(reference), state=state, client=client, remote=False)
+            check = guard(client, [reference], expected)
             (pushed,) = pushing.push(
-                found.store, found.descriptor, [reference], client=client, progress=events
+                found.store, found.descriptor, [reference], client=client, before_tags=check, progress=events
             )
             print(f"{pushed.name}@{found.descriptor.digest} ({found.descriptor.size} bytes)")
 

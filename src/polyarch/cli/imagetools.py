@@ -82,6 +82,9 @@ def inspect(*, name: str, raw: bool, form: str, remote: bool, only_local: bool, 
     default=True,
     help="Wrap a single manifest in an index rather than copy it. [default: yes]",
 )
+@click.option(
+    "--if-tag-is", "expected", default="", metavar="DIGEST|none", help="Push only if the tags name this now."
+)
 @click.option("--dry-run", is_flag=True, help="Print the result instead of pushing it.")
 @click.option("--progress", default="auto", metavar="auto|tty|plain|quiet|rawjson")
 @click.option("--builder", hidden=True)
@@ -94,6 +97,7 @@ def create(
     annotations: tuple[str, ...],
     platforms: tuple[str, ...],
     prefer_index: bool,
+    expected: str,
     dry_run: bool,
     progress: str,
     builder: str | None,
@@ -110,6 +114,7 @@ def create(
     from polyarch.image.combine import combine
     from polyarch.oci.platform import parse_list
     from polyarch.oci.reference import Reference
+    from polyarch.proof.tag_guard import guard
     from polyarch.registry.client import Client
 
     wanted = [Reference.parse(tag) for tag in tags]
@@ -135,8 +140,11 @@ def create(
             sys.stdout.buffer.write(combined.raw.data + b"\n")
             sys.stdout.buffer.flush()
             return
+        check = guard(client, wanted, expected)
         with shown(progress) as events:
-            pushed = pushing.push_combined(combined, wanted, client=client, progress=events)
+            pushed = pushing.push_combined(
+                combined, wanted, client=client, before_tags=check, progress=events
+            )
     for one in pushed:
         print(f"{one.name}@{one.descriptor.digest}")
 

@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "login": ("polyarch.cli.login:login", "Log in to a registry."),
     "logout": ("polyarch.cli.login:logout", "Forget the credentials of a registry."),
     "manifest": ("polyarch.cli.manifest:manifest", "Inspect manifests with docker's output."),
+    "merge": ("polyarch.cli.merge:merge", "Join parts built on several machines in one image."),
     "preflight": ("polyarch.cli.preflight:preflight", "Find what would stop a build, before it runs."),
     "prune": ("polyarch.cli.prune:prune", "Remove what no image needs, or everything."),
     "pull": ("polyarch.cli.images:pull", "Pull an image, every platform of it, into the local store."),

@@ -70,22 +70,28 @@ def push_combined(
     references: Sequence[Reference],
     *,
     client: Repositories,
+    before_tags: Callable[[], None] | None = None,
+    origins: Mapping[str, Sequence[str]] | None = None,
     progress: EventSink | None = None,
     cancelled: Event | None = None,
 ) -> list[Pushed]:
     """Put a combined index behind every one of ``references``: its parts are copied, or mounted, from where
-    they are, then the index goes by digest, then the tags. An index may also go into the same repository as
-    its parts, which then stay where they are."""
+    they are, then the index goes by digest, then, when ``before_tags`` has returned, the tags. An index may
+    also go into the same repository as its parts, which then stay where they are. ``origins`` says for blobs
+    in which repositories they are known to be."""
     root = combined.raw.descriptor
     title = "pushing " + ", ".join(dict.fromkeys(str(reference) for reference in references))
     with reporter(title, progress).running() as report:
         repositories: dict[str, Store] = {}
+        sent = report.transferred
         for reference in _one_each(references):
             repository = repositories[reference.name] = client.repository(reference)
             for store, part in combined.parts:
-                copy(store, repository, part, progress=report.transferred, cancelled=cancelled)
+                copy(store, repository, part, progress=sent, cancelled=cancelled, origins=origins)
             if not repository.exists(root.digest):
                 repository.push(io.BytesIO(combined.raw.data), root)
+        if before_tags is not None:
+            before_tags()
         with report.phase(f"pushing manifest {root.digest}"):
             return name(root, references, repositories)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from polyarch.errors import NotFoundError, PolyarchError, UsageError
@@ -34,7 +34,19 @@ def parse(text: str) -> str:
     return text
 
 
-def check_tags(client: Repositories, references: Iterable[Reference], expected: str) -> None:
+def guard(client: Repositories, references: Sequence[Reference], expected: str) -> Callable[[], None]:
+    """Check the tags now, before anything is sent, and return what checks them again before they are written.
+    Without ``expected`` neither does anything."""
+
+    def check() -> None:
+        if expected:
+            check_tags(client, references, parse(expected))
+
+    check()
+    return check
+
+
+def check_tags(client: Repositories, references: Sequence[Reference], expected: str) -> None:
     """Raise PolyarchError (``tag-moved``) unless every tag names ``expected``. Registries cannot compare and
     set in one request: somebody who pushes in the instant between this and the tag is not seen."""
     for reference in references:
