@@ -58,10 +58,8 @@ def build(
 
     ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs``,
     ``cache_from`` and ``cache_to`` as the command line's ``-o``, ``--cache-from`` and ``--cache-to``;
-    ``secrets`` by id; ``proof``, ``proof_ignore``, ``if_tag_is``, ``part`` and ``part_of`` as the command
-    line has them; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), and ``builder`` one of
-    the builders recorded there (default: the current one); with ``fallback`` "emulate" platforms of a node
-    that is lost are emulated elsewhere.
+    ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), ``builder`` one of the
+    builders recorded there (default: the current one). Other words mean what the command line's do.
     ``progress`` is called with events of ``polyarch.solver.events`` from several threads; setting
     ``cancelled`` stops everything. Raises ``PolyarchError``.
     """
@@ -71,11 +69,9 @@ def build(
     from polyarch.export import cache_options, output
     from polyarch.graph.named import build_contexts as parse_contexts
     from polyarch.oci.platform import parse_list
-    from polyarch.proof import tag_guard
     from polyarch.request import BuildRequest, names_of
     from polyarch.solver.events import ignore
 
-    given = secrets or {}
     request = BuildRequest(
         context=str(context),
         dockerfile=None if dockerfile is None else str(dockerfile),
@@ -87,7 +83,7 @@ def build(
         labels=dict(labels or {}),
         annotations=annotation_texts.parse_all(annotations),
         contexts=parse_contexts(f"{name}={value}" for name, value in (build_contexts or {}).items()),
-        secrets={name: _constant(content) for name, content in given.items()},
+        secrets={name: _constant(content) for name, content in (secrets or {}).items()},
         no_cache=no_cache,
         cache_from=cache_options.parse_from(cache_from),
         cache_to=cache_options.parse_to(cache_to),
@@ -98,7 +94,7 @@ def build(
         fallback=fallback,
         proof=proof,
         proof_ignore=tuple(proof_ignore),
-        if_tag_is=tag_guard.parse(if_tag_is) if if_tag_is else "",
+        if_tag_is=if_tag_is,
         part="" if part is None else str(part),
         part_of=parse_list(part_of),
     )

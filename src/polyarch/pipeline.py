@@ -53,7 +53,7 @@ from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
 from polyarch.proof.finding import Policy, read_ignore_file, refuse
 from polyarch.proof.preflight import Check, Given, Problem, PushChecks
-from polyarch.proof.tag_guard import check_tags
+from polyarch.proof.tag_guard import check_tags, parse
 from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
@@ -234,7 +234,7 @@ def _given(request: BuildRequest) -> Given:
 
 def _check_tags(request: BuildRequest, client: Client) -> None:
     if request.if_tag_is:
-        check_tags(client, _pushed_to(request), request.if_tag_is)
+        check_tags(client, _pushed_to(request), parse(request.if_tag_is))
 
 
 def _pushed_to(request: BuildRequest) -> list[Reference]:

@@ -135,7 +135,6 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     from polyarch.export import annotations, cache_options, output
     from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
-    from polyarch.proof import tag_guard
     from polyarch.request import BuildRequest, names_of
 
     platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
@@ -179,7 +178,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         runtime=options["runtime"],
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
-        if_tag_is=tag_guard.parse(options["if_tag_is"]) if options["if_tag_is"] else "",
+        if_tag_is=options["if_tag_is"],
         builder=Builders(State.default()).selected(options["builder"]),
         fallback=options["fallback"] or "",
         part=options["part"],
