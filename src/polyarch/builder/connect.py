@@ -16,6 +16,10 @@ def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) 
     match record.driver:
         case "embedded":
             return home
+        case "remote" | "docker":
+            from polyarch.builder.buildkit.node import open_node
+
+            return open_node(record, home, surroundings)
         case driver:
             raise UnsupportedError(
                 f"node {record.name}: there is no driver {driver!r}",

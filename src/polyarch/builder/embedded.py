@@ -82,7 +82,7 @@ class EmbeddedNode:
     ) -> None:
         self.name = name
         self.state = state
-        self._local = local
+        self.local = local
         self.client = client
         self._around = surroundings
         self._sandbox: Sandbox | None = None
@@ -150,7 +150,7 @@ class EmbeddedNode:
             layers=self.layers,
             cache=self._cache,
             contexts=self._around.contexts,
-            origins=self._origin,
+            origins=self.origin,
             executor=self._executor,
             secrets=self._around.secrets,
             agents=self._around.agents,
@@ -185,9 +185,10 @@ class EmbeddedNode:
                 self._runtime = RuntimeExecutor(self._around.runtime, self.state)
             return self._runtime
 
-    def _origin(self, origin: str) -> Store:
+    def origin(self, origin: str) -> Store:
+        """What holds the layers of an image of that origin (see ``ImageOp``)."""
         if origin == LOCAL:
-            return self._local
+            return self.local
         if origin.startswith(LAYOUT):
             return Layout(Path(origin.removeprefix(LAYOUT)), create=False)
         return self.client.repository(Reference.parse(origin))

@@ -93,6 +93,5 @@ def _feed(requests: Iterator[sshforward.BytesMessage], stream: Stream) -> None:
     try:
         for message in requests:
             stream.write(message.data)
-    except Exception:
-        pass  # grpc's or the agent's: either ends the stream
-    stream.end()
+    finally:
+        stream.end()  # also where either side broke

@@ -1,4 +1,4 @@
-"""gRPC speaks to addresses only; what has none is given one: a private socket whose connections are passed on."""
+"""gRPC speaks to addresses only; what has none is given one: a private socket, passed on from there."""
 
 from __future__ import annotations
 

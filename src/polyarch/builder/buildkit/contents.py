@@ -12,6 +12,7 @@ import grpc
 from google.protobuf import empty_pb2
 
 from polyarch.builder.buildkit.protocol import content_pb2 as content
+from polyarch.builder.buildkit.rpc import Handler
 from polyarch.builder.buildkit.session import Offer
 from polyarch.content.layout import Layout
 from polyarch.content.store import Store
@@ -37,7 +38,7 @@ class Contents:
 
     def offer(self) -> Offer:
         """The service."""
-        methods = {
+        methods: dict[str, Handler] = {
             "Info": self._info,
             "Update": self._update,
             "Read": self._read,
@@ -70,10 +71,14 @@ class Contents:
         found = self._described(self._store(context), request.digest, context)
         return content.InfoResponse(info=content.Info(digest=found.digest, size=found.size))
 
-    def _update(self, request: content.UpdateRequest, context: grpc.ServicerContext) -> content.UpdateResponse:
+    def _update(
+        self, request: content.UpdateRequest, context: grpc.ServicerContext
+    ) -> content.UpdateResponse:
         return content.UpdateResponse(info=request.info)  # labels are the daemon's own affair
 
-    def _status(self, request: content.StatusRequest, context: grpc.ServicerContext) -> content.StatusResponse:
+    def _status(
+        self, request: content.StatusRequest, context: grpc.ServicerContext
+    ) -> content.StatusResponse:
         context.abort(grpc.StatusCode.NOT_FOUND, f"nothing is being written as {request.ref}")
         raise AssertionError  # abort raises
 

@@ -14,7 +14,7 @@ import grpc
 
 from polyarch.builder.buildkit import rpc
 from polyarch.builder.buildkit.bridge import Bridge
-from polyarch.builder.buildkit.engine import Engine, engine_at, ssh_command
+from polyarch.builder.buildkit.engine import Engine, engine_at
 from polyarch.builder.buildkit.protocol import control_pb2 as control
 from polyarch.builder.buildkit.streams import ProcessStream, Stream, connect_tcp, connect_unix, unreachable
 from polyarch.errors import PolyarchError, UsageError
@@ -29,7 +29,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class _Route:
-    """How to get to a daemon: an address gRPC knows, or a dialled stream; ``engine`` where Docker is between."""
+    """How to get to a daemon: an address gRPC knows, a stream that is dialled, or an engine."""
 
     place: str
     target: str = ""
@@ -44,8 +44,8 @@ class Daemon:
 
     ``endpoint`` is ``tcp://HOST:PORT``, ``unix://PATH``, ``ssh://…`` (a Docker engine), or a place in which
     ``buildctl`` is run: ``docker-container://NAME``, ``podman-container://NAME``,
-    ``kube-pod://POD?namespace=…&container=…&context=…``. ``options`` are buildx's driver options cacert, cert,
-    key and servername. With ``dial`` it is what that opens.
+    ``kube-pod://POD?namespace=…&container=…&context=…``. ``options`` are buildx's driver options cacert,
+    cert, key and servername. With ``dial`` it is what that opens.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class Daemon:
                 return self._bridge.failure
             return unreachable(self.place, _shortened(details) or "no answer")
         return PolyarchError(
-            f"the builder at {self.place} refused: {_shortened(details) or code.name}", reason="builder-refused"
+            f"the builder at {self.place} refused: {_shortened(details) or code.name}",
+            reason="builder-refused",
         )
 
     def close(self) -> None:
@@ -176,8 +177,8 @@ def _route(endpoint: str, options: dict[str, str], *, engine: bool) -> _Route:
             command = ("podman", "exec", "-i", place, *_DIAL)
             return _Route(endpoint, dial=lambda: ProcessStream(command, endpoint))
         case "kube-pod":
-            command = _kubectl(place, query)
-            return _Route(endpoint, dial=lambda: ProcessStream(command, endpoint))
+            kubectl = _kubectl(place, query)
+            return _Route(endpoint, dial=lambda: ProcessStream(kubectl, endpoint))
     raise UsageError(
         f"{endpoint!r} is no address of a BuildKit daemon",
         hint="it looks like tcp://host:1234, unix:///run/buildkit/buildkitd.sock, docker-container://NAME"

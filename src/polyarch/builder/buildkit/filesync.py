@@ -46,7 +46,9 @@ class Directories:
         """The service."""
         return Offer(filesync.DESCRIPTOR.services_by_name["FileSync"], {"DiffCopy": self._copy})
 
-    def _copy(self, requests: Iterator[fsutil.Packet], context: grpc.ServicerContext) -> Iterator[fsutil.Packet]:
+    def _copy(
+        self, requests: Iterator[fsutil.Packet], context: grpc.ServicerContext
+    ) -> Iterator[fsutil.Packet]:
         name = _metadata(context).get(_DIR_NAME, "")
         listing = self._files.get(name)
         if listing is None:
@@ -146,9 +148,8 @@ def _receive(requests: Iterator[fsutil.Packet], wanted: SimpleQueue[fsutil.Packe
     try:
         for packet in requests:
             wanted.put(packet)
-    except Exception:
-        pass  # grpc's: the stream broke, which ends it as well
-    wanted.put(None)
+    finally:
+        wanted.put(None)  # also where the stream broke
 
 
 def _stat(rootfs: Rootfs, entry: Entry, sent: set[str]) -> fsutil.Stat:

@@ -132,9 +132,7 @@ class _Mounts:
             optional=not mount.required,
         )
         target = posixpath.join("/", self._op.directory, mount.target)
-        return pb.Mount(
-            type=pb.MountType.SECRET, input=_UNSET, output=_UNSET, dest=target, secret=secret
-        )
+        return pb.Mount(type=pb.MountType.SECRET, input=_UNSET, output=_UNSET, dest=target, secret=secret)
 
     def _agent(self, mount: ExecMount) -> pb.Mount:
         target = mount.target or f"{SSH_DIRECTORY}/ssh_agent.{self._agents}"
@@ -158,7 +156,7 @@ def _tmpfs(target: str, size: int) -> pb.Mount:
 def caps(op: pb.Op) -> tuple[str, ...]:
     """What the daemon must be able to do for a step."""
     run = op.exec
-    found = {"exec.meta.base", "exec.mount.bind", "exec.meta.removemountstubs.recursive"}
+    found = {"exec.meta.base", "exec.mount.bind"}
     words = {
         pb.MountType.CACHE: "exec.mount.cache",
         pb.MountType.TMPFS: "exec.mount.tmpfs",

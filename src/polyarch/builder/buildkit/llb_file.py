@@ -31,9 +31,7 @@ class Inputs:
 def inline(op: InlineOp) -> pb.Op:
     """A file whose content stands in the Dockerfile."""
     content = op.content.encode("utf-8", "surrogateescape")
-    made = pb.FileActionMkFile(
-        path="/" + op.name, mode=op.mode, data=content, timestamp=TIMELESS_NS
-    )
+    made = pb.FileActionMkFile(path="/" + op.name, mode=op.mode, data=content, timestamp=TIMELESS_NS)
     return _alone(pb.FileAction(input=_UNSET, secondary_input=_UNSET, output=0, mkfile=made))
 
 

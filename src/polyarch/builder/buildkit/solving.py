@@ -21,7 +21,9 @@ from polyarch.graph.vertex import ExecOp, Graph
 _POLL_SECONDS = 0.05
 _SILENCE = 25.0  # seconds; the daemon asks every five whether the client lives
 _GRACE = 5.0  # seconds for the last news of a solve that has ended
-_EXIT = re.compile(r"process \"(?P<command>.*)\" did not complete successfully: exit code: (?P<code>\d+)", re.S)
+_EXIT = re.compile(
+    r"process \"(?P<command>.*)\" did not complete successfully: exit code: (?P<code>\d+)", re.S
+)
 
 
 def solve(
@@ -83,7 +85,9 @@ def _explained(
         )
     if code is grpc.StatusCode.NOT_FOUND or details.endswith("not found"):
         return NotFoundError(_last(details), detail=details, reason="not-found")
-    return PolyarchError(_last(details), detail=f"node: {node} ({daemon.place})\n{details}", reason="builder-failed")
+    return PolyarchError(
+        _last(details), detail=f"node: {node} ({daemon.place})\n{details}", reason="builder-failed"
+    )
 
 
 def _lost(node: str, daemon: Daemon, why: str) -> NodeLostError:

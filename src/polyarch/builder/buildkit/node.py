@@ -1,0 +1,258 @@
+"""A node that is a BuildKit daemon: our graph goes there, and what it makes becomes known here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from threading import Event, Lock
+
+import msgspec
+
+from polyarch.builder.buildkit import attachables, needs
+from polyarch.builder.buildkit.contents import EXPORT, IMAGES, Contents
+from polyarch.builder.buildkit.daemon import Daemon
+from polyarch.builder.buildkit.facts import Facts
+from polyarch.builder.buildkit.filesync import Directories, Listing, wanted_roots
+from polyarch.builder.buildkit.llb import Translation, translate
+from polyarch.builder.buildkit.llb_sources import Sources, local_name
+from polyarch.builder.buildkit.progress import Progress
+from polyarch.builder.buildkit.protocol import control_pb2 as control
+from polyarch.builder.buildkit.results import Bases, image_rootfs, read_result, rootfs_of
+from polyarch.builder.buildkit.session import Offer, Session
+from polyarch.builder.buildkit.solving import solve
+from polyarch.builder.embedded import EmbeddedNode, Surroundings
+from polyarch.builder.instance import NodeRecord
+from polyarch.builder.node import NodeLostError
+from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
+from polyarch.content.store import Store
+from polyarch.errors import CancelledError, ContentError, PolyarchError
+from polyarch.graph.vertex import Graph, ImageOp
+from polyarch.layer.rootfs import Rootfs
+from polyarch.oci.descriptor import Descriptor
+from polyarch.oci.platform import Platform
+from polyarch.ops.session import ContextFiles
+from polyarch.solver.events import EventSink
+
+_AT_ONCE = 16
+_DESCRIPTOR = "containerimage.descriptor"
+
+
+def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) -> BuildKitNode:
+    """The daemon of a record with the driver ``remote`` or ``docker`` (an engine, its own or another's).
+    NodeLostError when it does not answer."""
+    daemon = Daemon(record.endpoint, record.driver_opts, engine=record.driver == "docker")
+    node = BuildKitNode(record.name, daemon, home, surroundings)
+    try:
+        _ = node.platforms
+    except BaseException:
+        node.close()
+        raise
+    return node
+
+
+class BuildKitNode:
+    """Solves graphs in a daemon. Implements ``Node``, ``Reports`` and ``Keeps``.
+
+    What a build makes is exported into the home's store; blobs that are there, and layers of base images, do
+    not travel.
+    """
+
+    def __init__(self, name: str, daemon: Daemon, home: EmbeddedNode, surroundings: Surroundings) -> None:
+        self.name = name
+        self._daemon = daemon
+        self._home = home
+        self._around = surroundings
+        self._facts = Facts(daemon)
+
+    @property
+    def platforms(self) -> Sequence[Platform]:
+        try:
+            return self._facts.natives
+        except PolyarchError as error:
+            raise NodeLostError(self.name, error.summary, detail=error.detail, hint=error.hint) from None
+
+    def report(self) -> NodeReport:
+        """See ``Reports``."""
+        return self._facts.report()
+
+    def usage(self, filters: Sequence[str] = ()) -> Sequence[Usage]:
+        """See ``Keeps``."""
+        return self._facts.usage(filters)
+
+    def prune(self, wanted: Prune) -> Pruned:
+        """See ``Keeps``."""
+        return self._facts.prune(wanted)
+
+    def close(self) -> None:
+        self._daemon.close()
+
+    def solve(
+        self, graph: Graph, wanted: Sequence[str], events: EventSink, cancelled: Event
+    ) -> Mapping[str, Rootfs]:
+        found: dict[str, Rootfs] = {}
+        todo: list[str] = []
+        for digest in dict.fromkeys(wanted):
+            op = graph.vertices[digest].op
+            if isinstance(op, ImageOp):
+                found[digest] = image_rootfs(op, self._home)
+            else:
+                todo.append(digest)
+        if todo:
+            natives = tuple(self.platforms)
+            sources = Sources()
+            translation = translate(graph, todo, sources, self._around.proxies)
+            found.update((digest, Rootfs()) for digest in translation.empty)
+            progress = Progress(graph, translation.names, events, natives)
+            work = _Solve(self, graph, translation, progress, cancelled)
+            found.update(work.run(sources))
+        return found
+
+    # --- for one solve --------------------------------------------------------------------------------------
+
+    @property
+    def daemon(self) -> Daemon:
+        """The connection."""
+        return self._daemon
+
+    @property
+    def home(self) -> EmbeddedNode:
+        """Where results become known."""
+        return self._home
+
+    @property
+    def entitlements(self) -> list[str]:
+        """What steps are allowed."""
+        return sorted(self._around.allow)
+
+    def offers(self, contents: Contents, directories: Directories) -> list[Offer]:
+        """Everything the daemon may ask for."""
+        return [
+            directories.offer(),
+            contents.offer(),
+            attachables.registries(self._home.client.credentials),
+            attachables.secrets(self._around.secrets),
+            attachables.agents(self._around.agents),
+        ]
+
+    def directories(self, graph: Graph) -> Directories:
+        """The contexts, and of each what the graph reads."""
+        listings: dict[str, Callable[[], Listing]] = {}
+        for name, paths in needs.needed(graph).items():
+            if name in self._around.contexts:
+                opener = self._around.contexts[name]
+                listings[local_name(name)] = partial(_listing, opener, self._home, paths)
+        return Directories(listings)
+
+
+@dataclass
+class _Solve:
+    """The requests of one graph, side by side, with one session for all."""
+
+    node: BuildKitNode
+    graph: Graph
+    translation: Translation
+    progress: Progress
+    cancelled: Event
+
+    def run(self, sources: Sources) -> dict[str, Rootfs]:
+        """The root filesystems by vertex. The first failure stops all and is raised."""
+        home = self.node.home
+        bases = Bases(self.graph, home)
+        layout = home.layers.content
+        stores: dict[str, Store] = {
+            f"{IMAGES}{name}": home.origin(origin) for name, origin in sources.stores.items()
+        }
+        contents = Contents(layout, stores, lambda digest: digest in bases.digests or layout.exists(digest))
+        for vertex in self.graph.vertices.values():
+            if isinstance(vertex.op, ImageOp):
+                contents.sizes.update((layer.digest, layer.size) for layer in vertex.op.layers)
+        offers = self.node.offers(contents, self.node.directories(self.graph))
+        try:
+            session = Session(self.node.daemon, offers, shared_key=_shared_key(home))
+        except PolyarchError as error:
+            raise NodeLostError(self.node.name, error.summary, detail=error.detail, hint=error.hint) from None
+        stop = _Stop(self.cancelled)
+        try:
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="buildkit") as pool:
+                running = {
+                    digest: pool.submit(self._one, digest, session, bases, stop)
+                    for digest in self.translation.definitions
+                }
+                return self._collect(running, stop)
+        finally:
+            session.close()
+
+    def _collect(self, running: Mapping[str, Future[Rootfs]], stop: _Stop) -> dict[str, Rootfs]:
+        failure: BaseException | None = None
+        try:
+            pending = set(running.values())
+            while pending:
+                done, pending = wait(pending, timeout=0.1, return_when="FIRST_COMPLETED")
+                for future in done:
+                    error = future.exception()
+                    if error is not None:
+                        stop.set()
+                        if failure is None or isinstance(failure, CancelledError):
+                            failure = error
+        except BaseException:  # Ctrl-C too: leaving the pool waits for what runs
+            stop.set()
+            raise
+        if failure is not None:
+            raise failure
+        return {digest: future.result() for digest, future in running.items()}
+
+    def _one(self, digest: str, session: Session, bases: Bases, stop: Event) -> Rootfs:
+        request = control.SolveRequest(
+            definition=self.translation.definitions[digest],
+            exporter="oci",
+            exporter_attrs={"tar": "false", "oci-mediatypes": "true"},
+            entitlements=self.node.entitlements,
+        )
+        node = self.node
+        answer = solve(node.daemon, session, request, self.progress, stop, graph=self.graph, node=node.name)
+        root = exported(answer, EXPORT)
+        _, manifest, config = next(read_result(node.home.layers.content, root))
+        return rootfs_of(manifest, config, bases, node.home)
+
+
+class _Stop(Event):
+    """Set when one request has failed, or when the whole build is to stop."""
+
+    def __init__(self, whole: Event) -> None:
+        super().__init__()
+        self._whole = whole
+        self._lock = Lock()
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._whole.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self.is_set():
+            return True
+        super().wait(timeout)
+        return self.is_set()
+
+
+def exported(answer: Mapping[str, str], what: str) -> Descriptor:
+    """The descriptor an exporter answered. ContentError when it did not."""
+    try:
+        data = base64.b64decode(answer[_DESCRIPTOR], validate=True)
+        return msgspec.json.decode(data, type=Descriptor)
+    except (KeyError, ValueError, msgspec.MsgspecError):
+        raise ContentError(f"the builder does not say what its {what} is", reason="no-descriptor") from None
+
+
+def _listing(opener: ContextFiles, home: EmbeddedNode, paths: frozenset[str]) -> Listing:
+    rootfs = opener(home.layers)
+    return Listing(rootfs, wanted_roots(rootfs, paths))
+
+
+def _shared_key(home: EmbeddedNode) -> str:
+    """By what the daemon finds again the files this client sent last time."""
+    text = f"{home.state.root.absolute()}\n{os.getcwd()}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
