@@ -93,5 +93,7 @@ def _feed(requests: Iterator[sshforward.BytesMessage], stream: Stream) -> None:
     try:
         for message in requests:
             stream.write(message.data)
+    except OSError:
+        pass  # the agent has closed, which the daemon learns from the other direction
     finally:
-        stream.end()  # also where either side broke
+        stream.end()
