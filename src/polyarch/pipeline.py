@@ -51,7 +51,7 @@ from polyarch.parting import as_part, leave_part
 from polyarch.plan import BuildPlan, Plans, make_plan
 from polyarch.proof.bases import BaseResolver
 from polyarch.proof.built import Built, prove_built
-from polyarch.proof.finding import Policy, read_ignore_file, refuse
+from polyarch.proof.finding import IGNORE_FILE, Policy, read_ignore_file, refuse
 from polyarch.proof.preflight import Check, Given, Problem, PushChecks
 from polyarch.proof.tag_guard import check_tags, parse
 from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
@@ -62,8 +62,7 @@ from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import Event as AnyEvent
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
 from polyarch.solver.remote import Notes
-
-IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
+from polyarch.unchanged.witness import Witness
 
 
 def run(
@@ -73,6 +72,7 @@ def run(
     events: EventSink = ignore,
     cancelled: Event | None = None,
     stdin: BinaryIO | None = None,
+    witness: Witness | None = None,
 ) -> BuildOutcome:
     """Build, and leave the result where the outputs say; it stays in the local store in any case.
 
@@ -90,6 +90,8 @@ def run(
         local = local_store(state, client)
         imports = _imports(request, client, events)
         around = _surroundings(request, context, state)
+        if witness is not None:
+            around = replace(around, contexts=witness.watching(around.contexts))
         node = EmbeddedNode(state, local, client, around, imports)
         crew = Crew(request.builder, node, around, request.fallback)
         Builders(state).touch(request.builder.name)
@@ -125,6 +127,8 @@ def run(
             )
         finally:
             crew.close()
+        if witness is not None:
+            witness.conclude(plans.now, summary, client)
     return BuildOutcome(summary, tuple(_built(plans.now)), time.monotonic() - started)
 
 

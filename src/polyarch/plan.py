@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from polyarch import dockerfile
@@ -19,6 +19,7 @@ from polyarch.graph.stages import Options, StagePlan, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
 from polyarch.image.sparse import SparseStore
 from polyarch.oci.platform import Platform
+from polyarch.oci.reference import Reference
 from polyarch.proof.bases import BaseResolver, check_bases
 from polyarch.proof.known import known_bases
 from polyarch.proof.mistakes import find_mistakes
@@ -35,11 +36,17 @@ class BuildPlan:
     local: SparseStore
     shares: tuple[Share, ...]
     findings: tuple[Finding, ...] = ()
+    bases: tuple[tuple[Reference, str, str], ...] = ()  # see BaseResolver.answers
 
     @property
     def wanted(self) -> list[str]:
         """The vertices whose results the targets are, each once."""
         return list(dict.fromkeys(t.vertex.digest for t in self.targets if t.vertex is not None))
+
+    def step_names(self) -> list[str]:
+        """What is shown of every vertex that takes part, in order."""
+        behind = {digest for target in self.targets for digest in _behind(target.vertex)}
+        return [self.graph.meta[digest].name for digest in self.graph.vertices if digest in behind]
 
     def works(self, shares: Sequence[Share] | None = None) -> list[Work]:
         """What each node has to solve."""
@@ -56,7 +63,7 @@ class BuildPlan:
     def strategy(self, target: TargetResult) -> str:
         """How the target's code is made: "native", "cross-compiled", "emulated", or "copied" where nothing
         runs at all."""
-        ran = [vertex.op.platform for vertex in _behind(target.vertex) if isinstance(vertex.op, ExecOp)]
+        ran = [v.op.platform for v in _behind(target.vertex).values() if isinstance(v.op, ExecOp)]
         if not ran:
             return "copied"
         share = self.share_of(target)
@@ -65,8 +72,8 @@ class BuildPlan:
         return "native" if share.runs_natively(target.platform) else "cross-compiled"
 
 
-def _behind(vertex: Vertex | None) -> Sequence[Vertex]:
-    """The vertex and everything it depends on, each once."""
+def _behind(vertex: Vertex | None) -> Mapping[str, Vertex]:
+    """The vertex and everything it depends on, by digest."""
     found: dict[str, Vertex] = {}
     pending = [vertex] if vertex is not None else []
     while pending:
@@ -74,7 +81,7 @@ def _behind(vertex: Vertex | None) -> Sequence[Vertex]:
         if current.digest not in found:
             found[current.digest] = current
             pending.extend(current.inputs)
-    return list(found.values())
+    return found
 
 
 def make_plan(
@@ -101,7 +108,9 @@ def make_plan(
     findings = _findings(parsed, context, plans[0], known) + find_mistakes(
         parsed, plans, lambda platform: any(share.runs_natively(platform) for share in shares)
     )
-    return BuildPlan(program, options, graph, targets, resolver.local, tuple(shares), findings)
+    return BuildPlan(
+        program, options, graph, targets, resolver.local, tuple(shares), findings, resolver.answers
+    )
 
 
 def _findings(

@@ -49,6 +49,8 @@ def collect(
     With ``keep_bytes`` the least recently used goes first, and only until all that is left is no larger.
     What a living process uses stays in any case.
     """
+    if not dry_run:
+        _forget_builds(storage)
     claim = storage.claim()
     items = storage.items(claim)
     candidates = [item for item in items if wanted(item) and (everything or not _needed(item))]
@@ -64,6 +66,13 @@ def collect(
     _sweep(storage)
     _forget(storage, claim, everything=everything)
     return Removed(tuple(removed), kept)
+
+
+def _forget_builds(storage: Storage) -> None:
+    """First of all, let no build be answered by what is removed next."""
+    if storage.state.unchanged.is_dir():
+        for path in storage.state.unchanged.iterdir():
+            path.unlink(missing_ok=True)
 
 
 def _needed(item: Item) -> bool:

@@ -188,17 +188,23 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
 
 def _run(request: BuildRequest, options: dict[str, Any]) -> int:
     from polyarch import pipeline
+    from polyarch.cli.keeper import Keeper
     from polyarch.cli.progress import shown
 
     mode = "quiet" if options["quiet"] else options["progress"]
     _check_files(request, options)
+    keeper = Keeper(click.get_current_context().find_root().obj, request, options)
     with _stopping() as cancelled, shown(mode) as events:
-        outcome = pipeline.run(request, events=events, cancelled=cancelled)
+        outcome = pipeline.run(
+            request, events=keeper.watching(events), cancelled=cancelled, witness=keeper.witness
+        )
     _write_files(outcome, options)
+    lines = summary_lines(outcome)
     if mode == "quiet":
         print(outcome.summary.image_id or outcome.digest)
     elif mode != "rawjson":  # what reads JSON reads nothing else
-        print("\n".join(summary_lines(outcome)), file=sys.stderr)
+        print("\n".join(lines), file=sys.stderr)
+    keeper.keep(outcome, mode, lines)
     return 0
 
 

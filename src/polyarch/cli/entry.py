@@ -10,6 +10,12 @@ def run() -> None:
 
         print("polyarch", VERSION)
         sys.exit(0)
+    if sys.argv[1:2] == ["build"]:
+        from polyarch.cli.unchanged import answer
+
+        code = answer(sys.argv[1:])
+        if code is not None:
+            sys.exit(code)
     from polyarch.cli.main import main
 
     sys.exit(main())

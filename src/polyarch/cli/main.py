@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for errors, 2 for usage, 130 when interrupted."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        result = polyarch.main(args=words, prog_name="polyarch", standalone_mode=False)
+        result = polyarch.main(args=words, prog_name="polyarch", obj=tuple(words), standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code

@@ -141,7 +141,7 @@ class _Plain:
                         size = f" {_bytes(event.current)}" if event.current else ""
                         self._print(step, f"{event.id}{size} done")
                 case Warning():
-                    print(_warned(event), file=self._stream)
+                    print(warned(event), file=self._stream)
 
     def _begin(self, event: VertexStarted) -> None:
         step = self._steps.get(event.digest)
@@ -184,7 +184,8 @@ def _ending(event: VertexCompleted, started: float) -> str:
     return f"DONE {event.time - started:.1f}s" + (f" ({'; '.join(notes)})" if notes else "")
 
 
-def _warned(event: Warning) -> str:
+def warned(event: Warning) -> str:
+    """The line for a warning."""
     return f"warning: {event.file}:{event.line}: {event.rule}: {event.message} ({event.url})"
 
 
@@ -220,7 +221,7 @@ class _Terminal:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
         for warning in self._warnings:
-            self._console.print(_warned(warning), markup=False)
+            self._console.print(warned(warning), markup=False)
 
     def __call__(self, event: Event) -> None:
         with self._lock:

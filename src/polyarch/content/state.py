@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from polyarch.content.place import RECORDS, state_root
 
 
 def default_root() -> Path:
     """The state directory for this user and environment."""
-    if root := os.environ.get("POLYARCH_ROOT"):
-        return Path(root).absolute()
-    data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    return Path(data) / "polyarch"
+    return Path(state_root())
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,11 @@ class State:
     def locks(self) -> Path:
         """Locks between processes; nothing in it matters when none runs."""
         return self.root / "locks"
+
+    @property
+    def unchanged(self) -> Path:
+        """What builds depended on, so that an unchanged one is answered at once."""
+        return self.root / RECORDS
 
     @property
     def leases(self) -> Path:

@@ -51,6 +51,7 @@ class DirectoryContext(IndexedLayer):
         store: LayerStore | None = None,
     ) -> None:
         super().__init__()
+        self.given = path
         self.path = Path(os.path.realpath(path))
         if not self.path.is_dir():
             raise NotFoundError(
@@ -91,6 +92,11 @@ class DirectoryContext(IndexedLayer):
         if not self._id:
             self._id = identity(self._facts if self.rested else [*self._facts, (self._started,)])
         return self._id
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What leaves files out."""
+        return self._matcher.patterns if self._matcher is not None else ()
 
     @property
     def rested(self) -> bool:

@@ -95,7 +95,7 @@ def _from_directory(path: Path, dockerfile: str | None, given: bytes | None, sta
         name, content, beside = str(dockerfile or place.name), _read(place), place
     patterns = None
     if beside is not None:
-        own = beside.with_name(beside.name + ".dockerignore")
+        own = _own_ignore_file(beside)
         if own.is_file():
             patterns = _patterns_in(own)
     if patterns is None:
@@ -105,11 +105,25 @@ def _from_directory(path: Path, dockerfile: str | None, given: bytes | None, sta
     )
 
 
-def _find(context: Path, dockerfile: str | None) -> Path:
+def consulted(context: Path, dockerfile: str | None) -> list[Path]:
+    """Every file that has a say in which Dockerfile is built and what of the directory ``context`` is left
+    out of it, whether it is there or not."""
+    found = _candidates(context, dockerfile)
+    return [*found, *(_own_ignore_file(path) for path in found), context / ".dockerignore"]
+
+
+def _own_ignore_file(dockerfile: Path) -> Path:
+    return dockerfile.with_name(dockerfile.name + ".dockerignore")
+
+
+def _candidates(context: Path, dockerfile: str | None) -> list[Path]:
     if dockerfile is None:
-        candidates = [context / name for name in _NAMES]
-    else:
-        candidates = [Path(dockerfile), context / dockerfile]
+        return [context / name for name in _NAMES]
+    return [Path(dockerfile), context / dockerfile]
+
+
+def _find(context: Path, dockerfile: str | None) -> Path:
+    candidates = _candidates(context, dockerfile)
     for candidate in candidates:
         if candidate.is_file():
             return candidate

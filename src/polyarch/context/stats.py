@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     class Ignored(Protocol):
         """What a folder is filtered by; ``context.ignore.Matcher`` is one."""
 
+        @property
+        def patterns(self) -> tuple[str, ...]:
+            """The patterns in effect, from which the like can be made."""
+            ...
+
         def excluded(
             self, path: str, parent: tuple[bool, ...] | None = None
         ) -> tuple[bool, tuple[bool, ...]]:

@@ -72,6 +72,11 @@ class BaseResolver:
         """The same in an OCI layout on disk: ``PATH[:tag][@digest]``."""
         return self._cached(LAYOUT + location, platform, lambda: _find_in_layout(location))
 
+    @property
+    def answers(self) -> tuple[tuple[Reference, str, str], ...]:
+        """Every reference that was looked up, where it was found, and the digest it stands for."""
+        return tuple((found.reference, found.origin, found.root.digest) for found in self._found.values())
+
     def _cached(self, key: str, platform: Platform, find: Callable[[], _Found]) -> BaseImage:
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())

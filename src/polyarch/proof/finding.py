@@ -15,6 +15,7 @@ Severity = Literal["error", "warning", "note"]
 Mode = Literal["strict", "default", "off"]
 MODES: tuple[Mode, ...] = ("strict", "default", "off")
 PAGE = "docs/proof.md"
+IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
 _ARCHITECTURE = frozenset({"WrongArchitecture", "MislabelledBase", "ForeignLibrary", "WrongAbi"})
 _SHOWN = 20
 

@@ -70,6 +70,11 @@ class Authorizer:
     _tokens: dict[frozenset[str], _Token] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
+    @property
+    def asked(self) -> bool:
+        """Whether the registry has asked who we are."""
+        return self._challenge is not None
+
     def header(self, task: Task, scopes: Iterable[str], repository: str = "") -> str:
         """The Authorization header for a request, empty when none is known to be needed yet."""
         challenge = self._challenge

@@ -36,6 +36,10 @@ class Client:
         parsed = Reference.parse(reference) if isinstance(reference, str) else reference
         return Repository(self._transport(parsed.registry), parsed, self.config)
 
+    def open_address(self, registry: str) -> str:
+        """``host:port`` of a registry that has answered plain http to anybody so far; "" for any other."""
+        return self._transport(registry).open_address()
+
     def ping(self, registry: str) -> None:
         """Ask whether ``registry`` answers, and takes the credentials there are; RegistryError when not."""
         task = Task(f"logging in to {registry}", registry)

@@ -22,7 +22,15 @@ import urllib3.exceptions
 
 from polyarch.errors import PolyarchError, RegistryError
 from polyarch.registry.auth import Authorizer
-from polyarch.registry.config import Config, address_of, is_loopback, is_private_target, name_of, proxy_for
+from polyarch.registry.config import (
+    Config,
+    address_of,
+    is_loopback,
+    is_private_target,
+    name_of,
+    port_of,
+    proxy_for,
+)
 from polyarch.registry.credentials import Credentials
 from polyarch.registry.failures import Task, refused, root_cause, unreachable
 
@@ -117,6 +125,13 @@ class Transport:
         if self._scheme == "https" and parts.scheme == "http" and parts.hostname == name_of(self.host):
             return f"https://{self.host}{url[len('http://') + len(parts.netloc) :]}"
         return url
+
+    def open_address(self) -> str:
+        """See ``Client.open_address``."""
+        asked = self.authorizer is None or self.authorizer.asked or proxy_for("http", self.host)
+        if self._scheme != "http" or asked:
+            return ""
+        return self.host if port_of(self.host) else f"{self.host}:80"
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -1,0 +1,46 @@
+"""Keeps what a build answered, for ``cli.unchanged`` to answer the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polyarch.cli.progress import warned
+from polyarch.content.state import State
+from polyarch.request import BuildOutcome, BuildRequest
+from polyarch.solver.events import Event, EventSink, Warning
+from polyarch.unchanged import record
+from polyarch.unchanged.witness import Witness
+
+
+class Keeper:
+    """For one build with the command line ``words``. What writes more than an image is always done in full,
+    and so is what others read while it happens (rawjson)."""
+
+    def __init__(self, words: Sequence[str], request: BuildRequest, options: Mapping[str, Any]) -> None:
+        self._words = words
+        self._warnings: list[str] = []
+        writes = options["iidfile"] or options["metadata_file"] or options["progress"] == "rawjson"
+        kept = words[:1] == ("build",) and not writes
+        self.witness = Witness(request, State.default()) if kept else None
+
+    def watching(self, events: EventSink) -> EventSink:
+        """``events``, with the warnings remembered."""
+
+        def send(event: Event) -> None:
+            if isinstance(event, Warning):
+                self._warnings.append(warned(event))
+            events(event)
+
+        return send
+
+    def keep(self, outcome: BuildOutcome, mode: str, lines: Sequence[str]) -> None:
+        """The build is done. ``lines`` are its summary, of which the last says how long it took."""
+        if self.witness is None:
+            return
+        if self.witness.record is None:
+            record.discard(self._words)
+            return
+        identity = outcome.summary.image_id or outcome.digest
+        said = {"mode": mode, "id": identity, "warnings": self._warnings, "lines": lines[:-1]}
+        record.save(self._words, {**self.witness.record, **said})

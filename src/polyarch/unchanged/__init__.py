@@ -1,0 +1,1 @@
+"""Answers a build of which nothing has changed: from what the last one depended on, without planning it."""
