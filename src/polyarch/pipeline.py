@@ -263,7 +263,7 @@ def plan_build(
     request: BuildRequest, context: MainContext, state: State, client: Client, shares: Sequence[Share]
 ) -> BuildPlan:
     """Everything that can be known before anything runs; nothing is executed or written."""
-    resolver = BaseResolver(local_store(state, client), client, request.pull)
+    resolver = BaseResolver(local_store(state, client), client, request.pull, foreign=request.proof == "off")
     return make_plan(context, _options(request), _targets(request, shares), resolver, shares)
 
 

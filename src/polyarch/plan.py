@@ -10,10 +10,9 @@ from polyarch.builder.crew import Share, Work
 from polyarch.context.ignore import Matcher
 from polyarch.context.main import MainContext
 from polyarch.dockerfile.ast import Dockerfile
-from polyarch.dockerfile.lint import Finding, lint, options_of
+from polyarch.dockerfile.lint import Finding, chosen_options, lint, lint_violation
 from polyarch.dockerfile.program import Program, instructions
 from polyarch.dockerfile.scope import BaseImage, Inputs
-from polyarch.errors import DockerfileError
 from polyarch.graph.convert import TargetResult, convert, wanted_images
 from polyarch.graph.stages import Options, StagePlan, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
@@ -120,15 +119,8 @@ def _findings(
     inputs = Inputs(plan.options.target, plan.options.build_args, plan.predefined, bases)
     ignore = Matcher(context.patterns) if context.patterns else None
     findings = lint(parsed, plan.program, inputs=inputs, ignore=ignore, target_platform=plan.target_platform)
-    if findings and options_of(parsed).error:
-        rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
-        raise DockerfileError(
-            f"lint violation found for rules: {rules}",
-            detail="\n".join(f"{f.location.start}: {f.rule}: {f.message}" for f in findings),
-            hint="mend them, or leave a rule out with a line `# check=skip=RULE;error=true`",
-            location=findings[0].location,
-            reason="check-failed",
-        )
+    if findings and chosen_options(parsed, inputs.build_args).error:
+        raise lint_violation(findings)
     return findings
 
 

@@ -64,6 +64,7 @@ def test_what_is_seen(folder: Path) -> None:
     assert paths(context) == [
         "link",
         "run.sh",
+        "socket",
         "src",
         "src/a.txt",
         "src/deep",
@@ -77,6 +78,7 @@ def test_what_is_seen(folder: Path) -> None:
     assert found["link"].type == "symlink" and found["link"].link == "/etc/passwd"
     assert found["z-hard"].type == "hardlink" and found["z-hard"].link == "src/a.txt"
     assert Rootfs((context,)).read("z-hard", 10) == b"a"
+    assert found["socket"].type == "file" and Rootfs((context,)).read("socket", 10) == b""
     with pytest.raises(NotFoundError):
         Rootfs((context,)).read("link", 10)
 
@@ -84,11 +86,14 @@ def test_what_is_seen(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
-        (["src"], ["link", "run.sh", "src.txt", "z-hard"]),
+        (["src"], ["link", "run.sh", "socket", "src.txt", "z-hard"]),
         (["*", "!src/deep"], ["src", "src/deep", "src/deep/b.txt"]),
         (["*", "!src.txt"], ["src.txt"]),
-        (["**/*.txt", "!**/b.txt"], ["link", "run.sh", "src", "src/deep", "src/deep/b.txt", "z-hard"]),
-        (["src/*", "!src/a.txt"], ["link", "run.sh", "src", "src/a.txt", "src.txt", "z-hard"]),
+        (
+            ["**/*.txt", "!**/b.txt", "socket"],
+            ["link", "run.sh", "src", "src/deep", "src/deep/b.txt", "z-hard"],
+        ),
+        (["src/*", "!src/a.txt", "socket"], ["link", "run.sh", "src", "src/a.txt", "src.txt", "z-hard"]),
     ],
 )
 def test_what_is_left_out(folder: Path, patterns: Sequence[str], expected: list[str]) -> None:

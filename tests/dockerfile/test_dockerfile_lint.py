@@ -242,12 +242,29 @@ def test_only_what_the_target_needs_is_followed() -> None:
 
 
 def test_ignored_files() -> None:
-    text = (
-        "# check=experimental=CopyIgnoredFile\nFROM scratch\nCOPY ./a/ b /x/\nADD b http://x/a /\nCOPY . /\n"
-    )
+    text = "# check=skip=x\nFROM scratch\nCOPY ./a/ b /x/\nADD b http://x/a /\nCOPY . /\n"
     assert rules(text, ignore=Ignore("a", "b")) == [("CopyIgnoredFile", 3)] * 2 + [("CopyIgnoredFile", 4)]
-    assert rules(text, ignore=Ignore("a", "!a/b")) == []
-    assert rules(text.replace("experimental=CopyIgnoredFile", "skip=x"), ignore=Ignore("a")) == []
+    assert rules(text, ignore=Ignore("*")) == [("CopyIgnoredFile", 5)]
+    assert rules(text.replace("skip=x", "skip=CopyIgnoredFile"), ignore=Ignore("a")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "exception", "found"),
+    [
+        ("a/x", "!a/y", True),
+        ("a/x", "!b", True),
+        ("a/x", "!a/x", False),
+        ("a/x", "!a/*", False),
+        ("a/x", "!**/x", False),
+        ("a", "!a/x", False),
+        ("a", "!b/x", True),
+        ("a/*.txt", "!a/x.txt", False),
+        ("a/*.txt", "!a/x.md", True),
+    ],
+)
+def test_exceptions_among_ignored_files(source: str, exception: str, found: bool) -> None:
+    text = f"FROM scratch\nCOPY {source} /\n"
+    assert bool(rules(text, ignore=Ignore("a", source, exception))) is found
 
 
 def test_the_platform_of_the_base_image() -> None:

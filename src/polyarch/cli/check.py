@@ -15,7 +15,13 @@ from polyarch.content.state import State
 from polyarch.context.ignore import Matcher
 from polyarch.context.main import MainContext, open_context
 from polyarch.dockerfile.ast import Dockerfile
-from polyarch.dockerfile.lint import Finding, lint_until_error, options_of
+from polyarch.dockerfile.lint import (
+    Finding,
+    chosen_options,
+    lint_before,
+    lint_until_error,
+    lint_violation,
+)
 from polyarch.dockerfile.outline import outline, targets
 from polyarch.dockerfile.program import Program, instructions
 from polyarch.dockerfile.scope import Inputs
@@ -76,7 +82,8 @@ def _wanted(options: dict[str, Any]) -> tuple[Options, Platform]:
         build_args=values.pairs("--build-arg", options["build_args"]),
         contexts=build_contexts(options["contexts"]),
     )
-    return wanted, Platform.parse(asked[0]) if asked else platforms.host()
+    targets = platforms.parse_list(asked)
+    return wanted, targets[0] if targets else platforms.host()
 
 
 def _inputs(program: Program, wanted: Options, platform: Platform) -> tuple[Inputs, list[str]]:
@@ -107,18 +114,23 @@ def _format(extra: str) -> str:
 def _check(context: MainContext, wanted: Options, platform: Platform, form: str) -> int:
     error: PolyarchError | None = None
     findings: tuple[Finding, ...] = ()
-    failing = False
     unreached: list[str] = []
     try:
         parsed = dockerfile.parse(context.dockerfile, file=context.name)
-        program = instructions(parsed)
+        try:
+            program = instructions(parsed)
+        except DockerfileError as unreadable:
+            line = unreadable.location.start if unreadable.location is not None else 1
+            findings = lint_before(parsed, line, Inputs(build_args=wanted.build_args))
+            raise
         ignore = Matcher(context.patterns) if context.patterns else None
         inputs, unreached = _inputs(program, wanted, platform)
         findings, error = lint_until_error(
             parsed, program, inputs=inputs, ignore=ignore, target_platform=platform
         )
         error = error or refusal(program, wanted, platform)
-        failing = options_of(parsed).error and bool(findings)
+        if error is None and findings and chosen_options(parsed, wanted.build_args).error:
+            error = lint_violation(findings)
     except DockerfileError as caught:
         error = caught
     if form == "json":
@@ -133,9 +145,6 @@ def _check(context: MainContext, wanted: Options, platform: Platform, form: str)
         print("\n".join(_check_text(findings)))
     if error is not None:
         raise error
-    if failing:
-        rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
-        print(f"error: lint violation found for rules: {rules}", file=sys.stderr)
     return 1 if findings else 0
 
 

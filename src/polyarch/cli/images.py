@@ -186,7 +186,7 @@ def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) 
     from polyarch.oci.platform import Platform
     from polyarch.registry.client import Client
 
-    wanted = Platform.parse(platform) if platform else None
+    wanted = Platform.parse(platform).normalized() if platform else None
     with Client() as client:
         contents: dict[str, Content] = {}
         stores = []

@@ -43,4 +43,4 @@ def serve(*, root: Path | None, listen: str, default_platform: str) -> None:
     def ready(address: str) -> None:
         print(f"serving the registry in {folder} at {address}", flush=True)
 
-    server.serve(folder, listen, default_platform=Platform.parse(default_platform), ready=ready)
+    server.serve(folder, listen, default_platform=Platform.parse(default_platform).normalized(), ready=ready)

@@ -106,7 +106,9 @@ def _try(name: str, command: tuple[str, ...], report: Report, timeout: float) ->
     from polyarch.cli.trial import attempt
     from polyarch.oci.platform import Platform
 
-    return attempt(name, command, [Platform.parse(one.platform) for one in report.variants], timeout=timeout)
+    return attempt(
+        name, command, [Platform.parse(one.platform).normalized() for one in report.variants], timeout=timeout
+    )
 
 
 def _told(*, quiet: bool) -> Callable[[Platform], None]:

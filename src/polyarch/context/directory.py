@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import time
@@ -31,15 +32,16 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _BATCH = 64  # files hashed by one task
 _NO_XATTRS: dict[str, bytes] = {}
+_EMPTY = "sha256:" + hashlib.sha256().hexdigest()
 _STALE = 1000  # forgotten files in the index before it is worth a write
 
 
 class DirectoryContext(IndexedLayer):
     """The folder ``path`` as a layer; ``rootfs()`` is its view.
 
-    Everything belongs to root, as docker has it for contexts; modes and times are the files' own; sockets are
-    left out. ``matcher`` leaves files out, ``index`` remembers digests between builds, ``store`` is needed
-    for trees and blobs of the whole context only. NotFoundError when there is no such folder.
+    Everything belongs to root, as docker has it for contexts; modes and times are the files' own; a socket is
+    an empty file. ``matcher`` leaves files out, ``index`` remembers digests between builds, ``store`` is
+    needed for trees and blobs of the whole context only. NotFoundError when there is no such folder.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class DirectoryContext(IndexedLayer):
         content = entry if entry.type == "file" else self.index().content(entry.path)
         if content is None:
             raise NotFoundError(f"{entry.path} in the context is not a regular file", reason="not-a-file")
+        if content.digest == _EMPTY:  # perhaps a socket
+            return io.BytesIO()
         with self._lock:
             if self._folders is None:
                 self._folders = Folders(self.path)
@@ -228,6 +232,8 @@ class _Entries:
             return Entry(path, "symlink", 0o777, 0, 0, 0, mtime, link)
         if stat.S_ISFIFO(mode):
             return Entry(path, "fifo", bits, 0, 0, 0, mtime)
+        if stat.S_ISSOCK(mode):
+            return Entry(path, "file", bits, 0, 0, 0, mtime, "", 0, 0, _NO_XATTRS, _EMPTY)
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         kind = "character" if stat.S_ISCHR(mode) else "block"
         return Entry(path, kind, bits, 0, 0, 0, mtime, "", major, minor)  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def fetch(
         if expected and not (found.commit.startswith(expected) or found.object.startswith(expected)):
             raise ContentError(
                 f"{wanted.redacted}: {wanted.ref or 'the default branch'} is {found.commit}, "
-                f"not {expected} as was expected",
+                f"expected checksum to match {expected}",
                 reason="checksum-mismatch",
             )
     repository = _Repository(git, wanted, state)

@@ -74,19 +74,19 @@ def parse(text: str) -> GitUrl:
     if bare.startswith("-") or any(ord(c) < 32 for c in bare):
         raise _bad(text, "it has characters that no URL has")
     url = GitUrl(bare)
-    if query:
-        if fragment:
-            raise _bad(text, "a query and a fragment exclude each other")
-        return _fields(text, url, parse_qsl(query, keep_blank_values=True))
     if fragment.startswith("#"):
+        if query:
+            raise _bad(text, "a query and what follows '##' exclude each other")
         pairs = [field.partition("=") for field in fragment[1:].split(",") if field]
         if any(not equals for _, equals, _ in pairs):
             raise _bad(text, "what follows '##' are not pairs like ref=main,subdir=app")
         return _fields(text, url, [(key, value) for key, _, value in pairs])
     if hash_ and fragment:
         ref, _, subdir = unquote(fragment).partition(":")
-        return _checked(text, replace(url, ref=ref, subdir=subdir))
-    return url
+        url = replace(url, ref=ref, subdir=subdir)
+    if query:
+        return _fields(text, url, parse_qsl(query, keep_blank_values=True))
+    return _checked(text, url)
 
 
 def _fields(text: str, url: GitUrl, pairs: list[tuple[str, str]]) -> GitUrl:
@@ -98,14 +98,15 @@ def _fields(text: str, url: GitUrl, pairs: list[tuple[str, str]]) -> GitUrl:
         if key in found:
             raise _bad(text, f"{key!r} is there twice")
         found[key] = value
-    named = [key for key in ("ref", "tag", "branch") if found.get(key)]
-    if len(named) > 1:
-        raise _bad(text, f"{' and '.join(named)} exclude each other")
-    ref = found.get("ref", "")
+    named = [url.ref] if url.ref else []
+    if found.get("ref"):
+        named.append(found["ref"])
     if found.get("tag"):
-        ref = "refs/tags/" + found["tag"].removeprefix("refs/tags/")
-    elif found.get("branch"):
-        ref = "refs/heads/" + found["branch"].removeprefix("refs/heads/")
+        named.append("refs/tags/" + found["tag"].removeprefix("refs/tags/"))
+    if found.get("branch"):
+        named.append("refs/heads/" + found["branch"].removeprefix("refs/heads/"))
+    ref = _agreed(text, "ref", named)
+    subdir = _agreed(text, "subdir", [folder for folder in (url.subdir, found.get("subdir", "")) if folder])
     commit = found.get("commit", "")
     checksum = found.get("checksum", "")
     if commit and checksum and not commit.startswith(checksum):
@@ -114,13 +115,20 @@ def _fields(text: str, url: GitUrl, pairs: list[tuple[str, str]]) -> GitUrl:
         text,
         replace(
             url,
-            ref=ref or commit,
-            subdir=found.get("subdir", ""),
+            ref=ref or commit or checksum,
+            subdir=subdir,
             checksum=commit or checksum,
             keep_git_dir=_flag(text, found, "keep-git-dir"),
             submodules=_flag(text, found, "submodules"),
         ),
     )
+
+
+def _agreed(text: str, what: str, given: list[str]) -> str:
+    """The one value that all of ``given`` are, empty when there is none."""
+    if len(set(given)) > 1:
+        raise _bad(text, f"{what} conflicts: {' and '.join(map(repr, given))}")
+    return given[0] if given else ""
 
 
 def _flag(text: str, found: dict[str, str], key: str) -> bool | None:
@@ -139,7 +147,7 @@ def _checked(text: str, url: GitUrl) -> GitUrl:
     if url.ref.startswith("-") or ".." in url.ref or any(c in url.ref for c in " ~^:?*[\\\n\t"):
         raise _bad(text, f"{url.ref!r} is no name of a branch, tag or commit")
     if url.checksum and not re.fullmatch(r"[0-9a-f]{7,64}", url.checksum):
-        raise _bad(text, f"{url.checksum!r} is no commit")
+        raise _bad(text, f"invalid checksum {url.checksum!r}: expected the hexadecimal digits of a commit")
     return url
 
 

@@ -59,7 +59,7 @@ class Walk:
 
     def __iter__(self) -> Iterator[Found]:
         """Every entry that is not left out. A directory that is left out comes after all when something in
-        it is let in again; sockets never come. PolyarchError for what cannot be read."""
+        it is let in again. PolyarchError for what cannot be read."""
         pending: list[Found] = []
         todo: list[_Task] = []
         matcher = self._matcher
@@ -79,8 +79,6 @@ class Walk:
                 continue  # removed meanwhile
             except OSError as error:
                 raise unreadable(path, error) from None
-            if stat.S_ISSOCK(status.st_mode):
-                continue
             while pending and not path.startswith(pending[-1][0] + "/"):
                 pending.pop()
             if ignored:

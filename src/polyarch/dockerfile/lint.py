@@ -7,11 +7,17 @@ The 22 rules, the lines they point at and the ways to turn them off are BuildKit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from polyarch.dockerfile.ast import Dockerfile, Node
-from polyarch.dockerfile.lint_options import CheckOptions, options_of, parse_options, skipped_at
+from polyarch.dockerfile.lint_options import (
+    CheckOptions,
+    chosen_options,
+    options_of,
+    parse_options,
+    skipped_at,
+)
 from polyarch.dockerfile.lint_rules import RULES, Rule
 from polyarch.dockerfile.program import Program
 from polyarch.dockerfile.scope import BaseImage, Inputs
@@ -26,8 +32,11 @@ __all__ = [
     "IgnoreMatcher",
     "Inputs",
     "Rule",
+    "chosen_options",
     "lint",
+    "lint_before",
     "lint_until_error",
+    "lint_violation",
     "options_of",
     "parse_options",
 ]
@@ -91,9 +100,9 @@ def lint(
     """What the rules find in ``dockerfile``, whose ``program`` this is, in the order of its lines.
 
     All stages are checked, or those that ``inputs.target`` needs. Where nothing is known of a base image,
-    rules that depend on it keep silent. ``options`` replace those of the ``check`` directive. Whether
-    findings are errors is for the caller (``options.error``). DockerfileError for what can only fail, such as
-    a bad substitution.
+    rules that depend on it keep silent. ``options`` replace those of the ``check`` directive and of the build
+    argument BUILDKIT_DOCKERFILE_CHECK. Whether findings are errors is for the caller (``options.error``).
+    DockerfileError for what can only fail, such as a bad substitution.
     """
     findings, error = lint_until_error(
         dockerfile, program, inputs=inputs, ignore=ignore, target_platform=target_platform, options=options
@@ -101,6 +110,24 @@ def lint(
     if error is not None:
         raise error
     return findings
+
+
+# What is found while the instructions are read one by one, before all of them are known.
+_WHILE_READING = frozenset(
+    {"StageNameCasing", "FromAsCasing", "NoEmptyContinuation", "MaintainerDeprecated", "LegacyKeyValueFormat"}
+)
+
+
+def lint_before(dockerfile: Dockerfile, line: int, inputs: Inputs | None = None) -> tuple[Finding, ...]:
+    """What can be said of the instructions above ``line``, where one cannot be read."""
+    from polyarch.dockerfile.program import instructions
+
+    above = replace(dockerfile, nodes=tuple(node for node in dockerfile.nodes if node.end < line))
+    try:
+        found, _ = lint_until_error(above, instructions(above), inputs=inputs)
+    except DockerfileError:
+        return ()
+    return tuple(finding for finding in found if finding.rule in _WHILE_READING)
 
 
 def lint_until_error(
@@ -115,7 +142,8 @@ def lint_until_error(
     """As ``lint``, but with an error come the findings that were made before it."""
     from polyarch.dockerfile import lint_stages, lint_text
 
-    chosen = options_of(dockerfile) if options is None else options
+    inputs = inputs or Inputs()
+    chosen = chosen_options(dockerfile, inputs.build_args) if options is None else options
     findings: list[Finding] = []
 
     def report(name: str, message: str, node: Node, location: Location | None) -> None:
@@ -124,7 +152,7 @@ def lint_until_error(
             where = location or dockerfile.location(node)
             findings.append(Finding(name, message, rule.description, rule.url, where))
 
-    context = Context(dockerfile, program, inputs or Inputs(), report, ignore, target_platform)
+    context = Context(dockerfile, program, inputs, report, ignore, target_platform)
     stopped: DockerfileError | None = None
     try:
         lint_text.check(context)
@@ -132,3 +160,15 @@ def lint_until_error(
     except DockerfileError as error:
         stopped = error
     return tuple(sorted(findings, key=lambda finding: finding.location.start)), stopped
+
+
+def lint_violation(findings: Sequence[Finding]) -> DockerfileError:
+    """The error that ``findings``, of which there are some, are where the Dockerfile wants them to be one."""
+    rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
+    return DockerfileError(
+        f"lint violation found for rules: {rules}",
+        detail="\n".join(f"{f.location.start}: {f.rule}: {f.message}" for f in findings),
+        hint="mend them, or leave a rule out with a line `# check=skip=RULE;error=true`",
+        location=findings[0].location,
+        reason="check-failed",
+    )

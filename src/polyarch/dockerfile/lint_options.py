@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from polyarch.dockerfile.ast import Dockerfile, Node
 from polyarch.dockerfile.characters import did_you_mean
@@ -81,12 +82,26 @@ def options_of(dockerfile: Dockerfile) -> CheckOptions:
     return parse_options(dockerfile.directives.get("check", ""), location=location)
 
 
+def chosen_options(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> CheckOptions:
+    """What is in effect: the build argument BUILDKIT_DOCKERFILE_CHECK, else the ``check`` directive; rules
+    of BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL are added to either."""
+    text = build_args.get("BUILDKIT_DOCKERFILE_CHECK")
+    chosen = options_of(dockerfile) if text is None else parse_options(text)
+    more = build_args.get("BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL", "")
+    return replace(
+        chosen,
+        experimental=chosen.experimental | _names(more),
+        experimental_all=chosen.experimental_all or more == "all",
+    )
+
+
 def skipped_at(node: Node) -> frozenset[str]:
     """The rules that a comment directly above an instruction (``# check=skip=RULE``) turns off for it."""
     found: set[str] = set()
     for comment in node.comments:
         name, equals, value = comment.partition("=")
-        if equals and name.strip() == "check" and value.strip().startswith("skip="):
-            names = _names(value.strip().removeprefix("skip=").partition(";")[0])
+        words = _AROUND_SIGNS.sub(r"\1", value).split()  # what follows white space is a remark
+        if equals and name.strip() == "check" and words and words[0].startswith("skip="):
+            names = _names(words[0].removeprefix("skip=").partition(";")[0])
             found |= set(RULES) if "all" in names else names
     return frozenset(found)

@@ -42,7 +42,7 @@ _ALL = (
     Rule("SecretsUsedInArgOrEnv", "No secret in ARG or ENV, where every user of the image finds it"),
     Rule("InvalidDefaultArgInFrom", "FROM is valid with the defaults of its arguments"),
     Rule("FromPlatformFlagConstDisallowed", "FROM leaves the platform to the build"),
-    Rule("CopyIgnoredFile", "Nothing is copied that the ignore file keeps out", experimental=True),
+    Rule("CopyIgnoredFile", "Nothing is copied that the ignore file keeps out"),
     Rule("InvalidDefinitionDescription", "A comment that describes starts with the name", experimental=True),
     Rule("ExposeProtoCasing", "Protocols of EXPOSE are written in lower case"),
     Rule("ExposeInvalidFormat", "EXPOSE names ports of the container only"),

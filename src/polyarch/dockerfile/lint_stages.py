@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import posixpath
 import re
 from collections.abc import Iterable
@@ -119,7 +120,7 @@ def _platform(
     if expansion.used or expansion.unmatched:
         return
     try:
-        platform = Platform.parse(text)
+        platform = Platform.parse(text).normalized()
     except PolyarchError:
         return
     if platform.os not in stage.name and platform.architecture not in stage.name:
@@ -179,7 +180,7 @@ class _Walker:
         wanted = self.context.target_platform
         if stage.base.platform:
             text = shell.expand(stage.base.platform, self.values, escape=self.context.program.escape)
-            wanted = Platform.parse(text) if text else wanted
+            wanted = Platform.parse(text).normalized() if text else wanted
         found = image.platform
         if (
             wanted is None
@@ -268,14 +269,39 @@ class _Walker:
 
     def _ignored(self, node: Node, sources: Iterable[str]) -> None:
         matcher = self.context.ignore
-        # With exceptions among the patterns, what is ignored may still have something in it to copy.
-        if matcher is None or any(pattern.startswith("!") for pattern in matcher.patterns):
+        if matcher is None:
             return
         everything = any(pattern in ("*", "**", "**/*") for pattern in matcher.patterns)
         for source in sources:
             if _REMOTE.match(source):
                 continue
             path = posixpath.normpath(source).strip("/") or "."
-            if everything or (path != "." and matcher.matches(path)):
+            kept_out = everything if path == "." else matcher.matches(path)
+            if kept_out and not _let_in_again(path, matcher.patterns):
                 message = f"{source} is kept out of the context by its ignore file"
                 self.context.report("CopyIgnoredFile", message, node, None)
+
+
+def _let_in_again(path: str, patterns: Iterable[str]) -> bool:
+    """Whether an exception (``!pattern``) may let in something at or below ``path``, which may have
+    wildcards itself."""
+    fixed = [] if path == "." else path.split("/")
+    for number, part in enumerate(fixed):
+        if re.search(r"[*?\[]", part):
+            fixed = fixed[:number]
+            break
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            pattern = re.sub(r"\\(.)", r"\1", pattern)
+            parts = pattern[1:].split("/")[: len(fixed)]
+            if "**" in parts or (
+                len(parts) == len(fixed)
+                and all(fnmatch.fnmatchcase(name, part) for name, part in zip(fixed, parts, strict=True))
+                and (path == "." or len(fixed) == path.count("/") + 1 or _same_file(path, pattern[1:]))
+            ):
+                return True
+    return False
+
+
+def _same_file(wildcard: str, pattern: str) -> bool:
+    return bool(re.search(r"[*?\[]", pattern)) or fnmatch.fnmatchcase(pattern, wildcard)

@@ -56,7 +56,7 @@ def parse_attribute(name: str, value: str) -> Annotation | None:
         return None
     kind, platform, key = match.groups()
     level = _level(kind or "manifest", f"{name}={value}")
-    return Annotation(key, value, level, Platform.parse(platform) if platform else None)
+    return Annotation(key, value, level, Platform.parse(platform).normalized() if platform else None)
 
 
 def select(found: Sequence[Annotation], level: Level, platform: Platform | None = None) -> dict[str, str]:
@@ -77,7 +77,7 @@ def _kind(text: str, whole: str) -> tuple[Level, Platform | None]:
             hint=f"types are {', '.join(_LEVELS)}",
             reason="invalid-annotation",
         )
-    return _level(match[1], whole), Platform.parse(match[2]) if match[2] else None
+    return _level(match[1], whole), Platform.parse(match[2]).normalized() if match[2] else None
 
 
 def _level(text: str, whole: str) -> Level:

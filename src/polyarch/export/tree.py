@@ -55,7 +55,7 @@ class Tree:
 
 def folder(platform: Platform) -> str:
     """The folder of a platform, as BuildKit names it: ``linux_arm_v7``."""
-    return str(platform).replace("/", "_")
+    return platform.full().replace("/", "_")
 
 
 def trees(results: Sequence[PlatformResult], *, split: bool | None, epoch: int | None) -> list[Tree]:

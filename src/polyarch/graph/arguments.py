@@ -15,12 +15,12 @@ PROXIES = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_
 def platform_arguments(build: Platform, target: Platform, stage: str) -> dict[str, str]:
     """The predefined arguments; ``stage`` is the target stage's name."""
     return {
-        "BUILDPLATFORM": str(build),
+        "BUILDPLATFORM": build.full(),
         "BUILDOS": build.os,
         "BUILDOSVERSION": build.os_version,
         "BUILDARCH": build.architecture,
         "BUILDVARIANT": build.variant,
-        "TARGETPLATFORM": str(target),
+        "TARGETPLATFORM": target.full(),
         "TARGETOS": target.os,
         "TARGETOSVERSION": target.os_version,
         "TARGETARCH": target.architecture,

@@ -211,6 +211,8 @@ class Conversion:
 
     def _use_context(self, state: StageState, context: NamedContext, platform: Platform) -> None:
         match context.kind:
+            case "image" if context.value == SCRATCH:
+                state.image = Draft(platform, working_dir="/")
             case "image":
                 self._use_image(state, self.resolver.image(context.value, platform), platform)
             case "layout":
@@ -277,6 +279,6 @@ def wanted_images(plan: StagePlan) -> Sequence[tuple[str, Platform, StageState]]
         context = state.named or plan.named_context(state.base_name, platform)
         if context is None and state.base_name != SCRATCH:
             found.append((state.base_name, platform, state))
-        elif context is not None and context.kind == "image":
+        elif context is not None and context.kind == "image" and context.value != SCRATCH:
             found.append((context.value, platform, state))
     return found

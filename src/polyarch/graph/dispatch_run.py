@@ -10,7 +10,6 @@ from polyarch.errors import DockerfileError
 from polyarch.graph.arguments import PROXIES
 from polyarch.graph.dispatch_files import main_context, stage_vertex
 from polyarch.graph.dispatch_meta import step_meta
-from polyarch.graph.draft import DEFAULT_SHELL
 from polyarch.graph.stages import SCRATCH, StagePlan, StageState
 from polyarch.graph.vertex import ExecMount, ExecOp, FileOp, Graph, InlineOp, Vertex, VertexMeta
 
@@ -21,7 +20,7 @@ def run_vertex(
     """Add the vertex, make it the stage's state, and commit the history."""
     image = state.image
     assert image is not None and state.platform is not None
-    arguments, script = run_script(instruction.command, image.shell or DEFAULT_SHELL)
+    arguments, script = run_script(instruction.command, image.shell_words)
     inputs: list[Vertex] = []
     if state.vertex is not None:
         inputs.append(state.vertex)

@@ -11,7 +11,8 @@ from polyarch.oci.config import ContainerConfig, Healthcheck, History, ImageConf
 from polyarch.oci.platform import Platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_SHELL = ("/bin/sh", "-c")
+_SHELL = ("/bin/sh", "-c")
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
 COMMENT = "buildkit.dockerfile.v0"  # docker's tools look for it in the history
 
 
@@ -93,7 +94,12 @@ class Draft:
 
     def with_shell(self, text: str) -> tuple[str, ...]:
         """A shell-form command as the words to execute."""
-        return (*(self.shell or DEFAULT_SHELL), text)
+        return (*self.shell_words, text)
+
+    @property
+    def shell_words(self) -> tuple[str, ...]:
+        """What SHELL says, or the usual shell of the image's operating system."""
+        return self.shell or (_WINDOWS_SHELL if self.platform.os == "windows" else _SHELL)
 
     def freeze(self) -> ImageConfig:
         """The configuration without layers; ``created`` and empty times in the history come later."""

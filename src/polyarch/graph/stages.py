@@ -18,7 +18,7 @@ from polyarch.errors import DockerfileError, Location, NotFoundError, PolyarchEr
 from polyarch.graph.arguments import global_arguments, platform_arguments
 from polyarch.graph.draft import Draft
 from polyarch.graph.vertex import Vertex
-from polyarch.oci.platform import Platform
+from polyarch.oci.platform import Platform, check_known
 from polyarch.oci.reference import Reference
 
 SCRATCH = "scratch"
@@ -240,7 +240,8 @@ def _state(stage: Stage, plan: StagePlan) -> StageState:
                 reason="empty-platform",
             )
         try:
-            platform = Platform.parse(text)
+            platform = Platform.parse(text).normalized()
+            check_known(platform, text)
         except UsageError as error:
             raise DockerfileError(
                 error.summary, location=stage.base.location, hint=error.hint, reason=error.reason

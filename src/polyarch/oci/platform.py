@@ -84,7 +84,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @classmethod
     def parse(cls, text: str) -> Platform:
         """``os[(version+feature)]/architecture[/variant]``, or an os or an architecture alone (the rest is
-        the host's).
+        the host's), read as containerd does: by canonical names, but with a variant only where one is given
+        (``normalized()`` adds it). Beside an architecture any os is taken, and the other way round.
 
         ``local`` is the host's platform. UsageError names what is wrong and what would be right.
         """
@@ -180,11 +181,10 @@ def _parse(text: str) -> Platform:
             raise _bad(text, f"unknown operating system or architecture{near}")
     else:
         architecture, variant = _normalize_architecture(parts[0], parts[1] if len(parts) == 2 else "")
-    if os_name not in KNOWN_OS:
-        raise _bad(text, f"unknown operating system {os_name!r}{_suggest(os_name, KNOWN_OS)}")
-    if architecture not in KNOWN_ARCHITECTURES:
-        near = _suggest(parts[0].lower(), KNOWN_ARCHITECTURES)
-        raise _bad(text, f"unknown architecture {parts[0]!r}{near}")
+    if len(parts) == 2:
+        variant = variant or ("v8" if architecture == "arm64" else "")
+    elif (architecture, variant) == ("arm", "v7"):
+        variant = ""
     return Platform(
         os=os_name,
         architecture=architecture,
@@ -204,13 +204,26 @@ def _decoded(text: str, part: str) -> str:
     return unquote(part)
 
 
+def check_known(platform: Platform, text: str) -> None:
+    """UsageError, with what was probably meant, where ``platform`` (written as ``text``) has an operating
+    system or, on Linux, an architecture that nobody knows. What others have is theirs to say."""
+    if platform.os not in KNOWN_OS:
+        raise _bad(text, f"unknown operating system {platform.os!r}{_suggest(platform.os, KNOWN_OS)}")
+    if platform.os == "linux" and platform.architecture not in KNOWN_ARCHITECTURES:
+        near = _suggest(platform.architecture, KNOWN_ARCHITECTURES)
+        raise _bad(text, f"unknown architecture {platform.architecture!r}{near}")
+
+
 def parse_list(texts: Iterable[str]) -> tuple[Platform, ...]:
-    """Every platform of repeated, comma-separated options, each once, in the order given."""
+    """Every platform of repeated, comma-separated options, normalised, each once, in the order given;
+    UsageError for one that nobody knows."""
     seen: dict[Platform, None] = {}
     for text in texts:
         for part in text.split(","):
             if part.strip():
-                seen[Platform.parse(part.strip())] = None
+                platform = Platform.parse(part.strip())
+                check_known(platform, part.strip())
+                seen[platform.normalized()] = None
     return tuple(seen)
 
 

@@ -90,7 +90,7 @@ class Copying:
         existing = canvas.get(target)
         into = existing is not None and existing.type == "directory"
         if (directory and not action.contents_only and existing is not None) or (not directory and into):
-            target = posixpath.join(target, posixpath.basename(path.rstrip("/")))
+            target = posixpath.join(target, posixpath.basename(path.rstrip("/"))).rstrip("/")
         self._make_directories(posixpath.dirname(target))
         if directory:
             self._directory(entry, followed, target)

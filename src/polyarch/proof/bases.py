@@ -45,12 +45,14 @@ class BaseResolver:
     """Implements ``graph.convert.Resolver``: the local store first (unless ``pull``), then the registry.
 
     One manifest request for each reference, however many platforms are asked for; answers are kept for the
-    build. Safe between threads.
+    build. ``foreign`` takes an image for one other platform alone as it is, which the checks warn of. Safe
+    between threads.
     """
 
     local: SparseStore
     client: Client
     pull: bool = False
+    foreign: bool = False
     _found: dict[str, _Found] = field(default_factory=dict)
     _images: dict[tuple[str, Platform], BaseImage] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class BaseResolver:
                 found = self._found.get(key)
                 if found is None:
                     found = self._found[key] = find()
-                known = self._images[key, platform] = _variant(found, platform)
+                known = self._images[key, platform] = _variant(found, platform, foreign=self.foreign)
             return known
 
     def _find(self, reference: Reference) -> _Found:
@@ -109,7 +111,7 @@ def _find_in_layout(location: str) -> _Found:
     return _Found(layout, LAYOUT + str(layout.root), reference, root, read_manifest(layout, root))
 
 
-def _variant(found: _Found, platform: Platform) -> BaseImage:
+def _variant(found: _Found, platform: Platform, *, foreign: bool) -> BaseImage:
     name = found.reference.familiar
     descriptor = found.root
     raw = found.raw
@@ -121,10 +123,13 @@ def _variant(found: _Found, platform: Platform) -> BaseImage:
     if raw.is_index:
         raise ContentError(f"{name}: indexes inside indexes", reason="content-too-deep")
     config = ImageConfig.parse(read(found.store, raw.manifest.config, limit=8 << 20))
-    if config.architecture and platforms.choose(platform, [config.platform]) is None:
+    alone = not found.raw.is_index
+    known = bool(config.architecture) and not (foreign and alone)
+    if known and platforms.choose(platform, [config.platform]) is None:
         raise NotFoundError(
             f"{name} has no variant for {platform}",
-            hint=f"it is an image for {config.platform} alone" + _pinned(found),
+            hint=f"it is an image for {config.platform} alone"
+            + (_pinned(found) or _foreign(config.platform)),
             reason="no-platform",
         )
     diff_ids = (config.rootfs.diff_ids if config.rootfs else None) or ()
@@ -149,6 +154,10 @@ def _pinned(found: _Found) -> str:
         return ""
     name = found.reference.with_digest("").familiar
     return f": the digest is of that platform's manifest; pin the index's, which names all of {name}"
+
+
+def _foreign(platform: Platform) -> str:
+    return f"; FROM --platform={platform} takes it on purpose, and --proof=off everywhere"
 
 
 def check_bases(

@@ -81,7 +81,7 @@ def _prove(built: Sequence[Built], layers: LayerStore) -> list[Finding]:
     found += check_labels(labels)
     if len(built) > 1:
         found += check_alike(labels, contents)
-    return raise_missing(found, len(built))
+    return raise_missing(found, [one.platform for one in built])
 
 
 def evidence_of(one: Built, layers: LayerStore) -> Evidence:

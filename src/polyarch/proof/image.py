@@ -96,7 +96,9 @@ def verify(
     whole = list(check_labels(labels)) if image.is_index or len(labels) > 1 else []
     if len(judged) > 1:
         whole += check_alike([_label(j.variant, j.platform) for j in judged], [j.contents for j in judged])
-    found = raise_missing([finding for one in judged for finding in one.found], len(judged))
+    found = raise_missing(
+        [finding for one in judged for finding in one.found], [one.platform for one in judged]
+    )
     return _report(image, judged, found, whole, policy or Policy())
 
 

@@ -94,17 +94,26 @@ def check_alike(labels: Sequence[Label], contents: Sequence[Contents]) -> Iterat
             yield from _implausible(one, others)
 
 
-def raise_missing(findings: Sequence[Finding], variants: int) -> list[Finding]:
-    """What some variants start and others lack is an error of those that lack it."""
-    lacking = Counter(finding.message for finding in findings if finding.rule == "MissingProgram")
+def raise_missing(findings: Sequence[Finding], variants: Sequence[Platform]) -> list[Finding]:
+    """What some variants start and others lack is an error of those that lack it. Variants for another
+    operating system, which start other programs, say nothing."""
+    alike = Counter(variant.os for variant in variants)
+    lacking = Counter(
+        (_system(finding), finding.message) for finding in findings if finding.rule == "MissingProgram"
+    )
     return [
         msgspec.structs.replace(
             finding, severity="error", message=f"{finding.message}, but in other variants"
         )
-        if finding.rule == "MissingProgram" and lacking[finding.message] < variants
+        if finding.rule == "MissingProgram"
+        and lacking[_system(finding), finding.message] < alike[_system(finding)]
         else finding
         for finding in findings
     ]
+
+
+def _system(finding: Finding) -> str:
+    return finding.platform.partition("/")[0]
 
 
 def _against_config(label: Label) -> Iterator[Finding]:

@@ -80,7 +80,8 @@ def random_index(
 ) -> Descriptor:
     """An index with one random image for each platform."""
     images = [
-        random_image(store, Platform.parse(text), layers=layers, size=size, seed=seed) for text in platforms
+        random_image(store, Platform.parse(text).normalized(), layers=layers, size=size, seed=seed)
+        for text in platforms
     ]
     index = encode(Index(schema_version=2, media_type=media_types.OCI_INDEX, manifests=tuple(images)))
     return push_bytes(store, index.data, index.media_type)

@@ -72,7 +72,7 @@ class ManifestEndpoints:
     def _platform(self, request: Request) -> Platform:
         if match := _AGENT.search(request.headers.get("user-agent", "").lower()):
             try:
-                return Platform.parse(f"{match[1]}/{match[2]}")
+                return Platform.parse(f"{match[1]}/{match[2]}").normalized()
             except PolyarchError:
                 pass  # a platform nobody knows; the default serves as well as any
         return self.default
