@@ -3,8 +3,9 @@
 The answer is ``format:machine`` with the machine in the words of OCI platforms where they have one:
 ``elf:amd64``, ``elf:arm/v7`` (hard float), ``elf:arm/v5`` (soft float), ``pe:arm64``, ``macho:amd64+arm64``
 (a fat binary); ``elf-object:…`` for relocatable objects and core files, which nobody executes;
-``efi:…`` for programs of the firmware; ``elf:machine-N`` for machines without a name here; ``""`` for what
-is no machine code.
+``efi:…`` for programs of the firmware; ``elf:machine-N`` for machines without a name here, and
+``elf:malformed-N`` where byte order or word size are none the machine has; ``""`` for what is
+no machine code.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _ELF = {
     252: "csky",
     0x9026: "alpha",
 }
+_LITTLE = frozenset({3, 6, 62, 243, 258})  # machines that have but one byte order, or one class
+_BIG = frozenset({2, 4, 15, 18, 22, 43})
+_WIDE = frozenset({21, 43})
+_NARROW = frozenset({2, 3, 4, 6, 18, 20, 40})
 _PE = {
     0x014C: "386",
     0x8664: "amd64",
@@ -97,6 +102,10 @@ def _elf(header: bytes) -> str:
 
 
 def _elf_machine(machine: int, flags: int, *, wide: bool, little: bool) -> str:
+    if (not little and machine in _LITTLE) or (little and machine in _BIG) or (not wide and machine in _WIDE):
+        return f"malformed-{machine}"  # what no kernel of that machine takes
+    if wide and machine in _NARROW:
+        return f"malformed-{machine}"
     match machine:
         case 62:
             return "amd64" if wide else "x32"

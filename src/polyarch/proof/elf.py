@@ -47,6 +47,8 @@ class Elf:
     ``abi`` names the float calling convention where the flags tell it ("hard", "soft", "single", "quad").
     ``system`` is another operating system than Linux that the header names, "" for none.
     ``arm_version`` is the architecture version an ARM file was compiled for, 0 when it does not say.
+    ``end`` is how many bytes the file must have for all that is loaded of it; ``loads`` tells whether
+    anything is, as far as the table of segments was read.
     """
 
     machine: str
@@ -59,6 +61,8 @@ class Elf:
     abi: str = ""
     system: str = ""
     arm_version: int = 0
+    end: int = 0
+    loads: bool = True
 
 
 def parse(span: Span) -> Elf | None:
@@ -72,7 +76,7 @@ def parse(span: Span) -> Elf | None:
         return None
     kind = struct.unpack_from(order + "H", header, 16)[0]
     flags = struct.unpack_from(order + "I", header, 48 if wide else 36)[0]
-    segments = _segments(span, header, order, wide=wide)
+    segments, table_end = _segments(span, header, order, wide=wide)
     needed, run_path = _dynamic(span, segments, order, wide=wide)
     name = machine.partition(":")[2]
     return Elf(
@@ -86,6 +90,8 @@ def parse(span: Span) -> Elf | None:
         _abi(name, flags),
         "" if header[7] in _LINUX else _OTHER_SYSTEMS.get(header[7], ""),
         _arm_version(span, header, order) if name.startswith("arm/") or name == "arm" else 0,
+        max([table_end, *(one.offset + one.size for one in segments if one.kind == _PT_LOAD)]),
+        any(one.kind == _PT_LOAD for one in segments) or (table_end > 0 and not segments),
     )
 
 
@@ -97,20 +103,21 @@ class _Segment:
     size: int
 
 
-def _segments(span: Span, header: bytes, order: str, *, wide: bool) -> list[_Segment]:
+def _segments(span: Span, header: bytes, order: str, *, wide: bool) -> tuple[list[_Segment], int]:
+    """The segments, and where their table ends; 0 where there is none."""
     table = struct.unpack_from(order + ("Q" if wide else "I"), header, 32 if wide else 28)[0]
     size, count = struct.unpack_from(order + "HH", header, 54 if wide else 42)
     if size < (56 if wide else 32) or not 0 < count <= _MAX_SEGMENTS:
-        return []
+        return [], 0
     data = span(table, size * count)
-    found = []
+    found: list[_Segment] = []
     for start in range(0, len(data) - size + 1, size):
         if wide:
             kind, _, offset, address, _, length = struct.unpack_from(order + "IIQQQQ", data, start)
         else:
             kind, offset, address, _, length = struct.unpack_from(order + "IIIII", data, start)
         found.append(_Segment(kind, offset, address, length))
-    return found
+    return found, table + size * count
 
 
 def _interpreter(span: Span, segments: list[_Segment]) -> str:

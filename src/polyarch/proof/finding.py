@@ -16,7 +16,8 @@ Mode = Literal["strict", "default", "off"]
 MODES: tuple[Mode, ...] = ("strict", "default", "off")
 PAGE = "docs/proof.md"
 IGNORE_FILE = ".polyarch-proof-ignore"  # in the context: patterns, one a line
-_ARCHITECTURE = frozenset({"WrongArchitecture", "MislabelledBase", "ForeignLibrary", "WrongAbi"})
+# Rules that say that code is for another machine.
+ARCHITECTURE = frozenset({"WrongArchitecture", "MislabelledBase", "ForeignLibrary", "WrongAbi"})
 _SHOWN = 20
 
 
@@ -115,5 +116,5 @@ def refuse(findings: Sequence[Finding]) -> None:
         detail="\n".join(rest),
         hint="nothing was tagged; compile for TARGETARCH, or copy the program from a stage on the target "
         f"platform. {PAGE} explains {first.rule}; --proof-ignore PATTERN accepts a file, --proof=off all",
-        reason="wrong-architecture" if first.rule in _ARCHITECTURE else "proof-failed",
+        reason="wrong-architecture" if first.rule in ARCHITECTURE else "proof-failed",
     )

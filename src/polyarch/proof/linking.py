@@ -31,9 +31,19 @@ def check_linking(evidence: Evidence, path: str, program: Program) -> Iterator[F
     if elf.system:
         message = f"it is a program for {elf.system}, not for {evidence.platform}"
         yield evidence.finding("error", "WrongArchitecture", message, path, machine)
-    elif elf.interpreter.startswith("/"):
+    elif damage := _damage(evidence, path, elf):
+        yield evidence.finding("error", "NotAProgram", damage, path, machine)
+    elif elf.interpreter:
         faults = list(_loader_faults(evidence, path, elf))
         yield from faults or _library_faults(evidence, path, elf)
+
+
+def _damage(evidence: Evidence, path: str, elf: Elf) -> str:
+    """Why nothing sensible can be loaded from the file."""
+    found = evidence.rootfs.content(path)
+    if found is not None and elf.end > found[0].size:
+        return f"the image starts it, but it is cut off: {found[0].size} of {elf.end} bytes are there"
+    return "" if elf.loads else "the image starts it, but it has nothing that could be loaded"
 
 
 def _unfit(evidence: Evidence, program: Program, machine: str) -> str:
@@ -49,7 +59,8 @@ def _unfit(evidence: Evidence, program: Program, machine: str) -> str:
 
 
 def _loader_faults(evidence: Evidence, path: str, elf: Elf) -> Iterator[Finding]:
-    resolved = evidence.resolve(elf.interpreter)
+    directory = evidence.settings.working_dir or "/"  # where a relative name is looked up
+    resolved = evidence.resolve(posixpath.join("/", directory, elf.interpreter))
     entry = evidence.file(resolved)
     if resolved is None or entry is None:
         if evidence.complete:

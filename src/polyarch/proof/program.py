@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from polyarch.layer.machine import HEADER_BYTES, identify
@@ -12,18 +13,22 @@ from polyarch.proof import elf
 from polyarch.proof.elf import Elf
 
 MAX_BUFFERED = 32 << 20  # bytes of a file kept in memory to look around in it
+MAX_TEXT = 32 << 10  # bytes of a shell's script that are looked at
+_SHELL = re.compile(r"(?:^|/|\s)(?:sh|bash|dash|ash|zsh|ksh|mksh|yash|with-contenv)(?:\s|$)")
 _MAX_SKIP = 64 << 20  # bytes read only to get past them
 
 
 @dataclass(frozen=True)
 class Program:
     """A file's start. ``machine`` as ``layer.machine`` says; ``elf`` for ELF files; ``script`` is the line
-    behind ``#!`` (words separated as the kernel does: interpreter and one argument), None for none.
-    ``wasm`` and ``clr`` (a .NET assembly, which runs where .NET does) are no machine code."""
+    behind ``#!`` (words separated as the kernel does: interpreter and one argument), None for none; ``text``
+    is the start of a shell's script, "" for others. ``wasm`` and ``clr`` (a .NET assembly, which runs where
+    .NET does) are no machine code."""
 
     machine: str = ""
     elf: Elf | None = None
     script: tuple[str, ...] | None = None
+    text: str = field(default="", repr=False)
     wasm: bool = False
     clr: bool = False
 
@@ -66,7 +71,8 @@ class _Forward:
 
 def _program(header: bytes, span: elf.Span) -> Program:
     if header.startswith(b"#!"):
-        return Program(script=_script(header))
+        script = _script(header)
+        return Program(script=script, text=_text(span) if _SHELL.search(" ".join(script)) else "")
     if header.startswith(b"\0asm"):
         return Program(wasm=True)
     machine = identify(header)
@@ -80,6 +86,10 @@ def _script(header: bytes) -> tuple[str, ...]:
     line = header[2:].partition(b"\n")[0].strip(b" \t")
     words = line.replace(b"\t", b" ").split(b" ", 1)
     return tuple(os.fsdecode(word.strip(b" ")) for word in words if word.strip(b" "))
+
+
+def _text(span: elf.Span) -> str:
+    return span(0, MAX_TEXT).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
 
 
 def _is_clr(header: bytes) -> bool:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from polyarch.proof.commands import commands_of
 from polyarch.proof.evidence import Evidence
-from polyarch.proof.finding import Finding
-from polyarch.proof.fitness import runs_on, runs_on_windows
+from polyarch.proof.finding import ARCHITECTURE, Finding
+from polyarch.proof.fitness import names_machine, runs_on
+from polyarch.proof.launching import Launch, Surroundings, in_text, launches
 from polyarch.proof.linking import check_linking
 from polyarch.proof.program import Program
+from polyarch.proof.windows import check_windows
 
+_MAX_LAUNCHES = 500
 _MAX_INTERPRETERS = 5  # scripts whose interpreter is a script …
-# Programs that start what follows them on their command line.
-_STARTERS = frozenset(
-    "tini dumb-init catatonit su-exec gosu setpriv exec env nice nohup timeout stdbuf chpst".split()
-)
-_SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh"))
-_CHOICE = re.compile(r"\b(?:if|case|for|while|until|uname|arch)\b|\|\|")  # what runs is decided there
-_PLAIN = re.compile(r"[\w@%+,./-]+")
 _SYSTEMS = {"pe": "Windows", "efi": "the firmware", "macho": "macOS", "macho-object": "macOS"}
 
 
@@ -45,63 +40,94 @@ def check_start(evidence: Evidence) -> Iterator[Finding]:
     settings = evidence.settings
     words = (*(settings.entrypoint or ()), *(settings.cmd or ()))
     if evidence.platform.os == "windows":
-        yield from _check_windows(evidence, words)
+        yield from check_windows(evidence, words)
         return
     if evidence.platform.os != "linux":
         return
-    seen: set[str] = set()
-    for name in _programs(words):
-        yield from _check_word(evidence, name, seen, certain=name == words[0])
+    start = _Start(evidence)
+    yield from start.check(words)
     if settings.entrypoint and settings.cmd:  # a script that ends in exec "$@", most of the time
-        for name in _programs(settings.cmd):
-            yield from _check_word(evidence, name, seen, certain=False)
-    test = settings.healthcheck.test if settings.healthcheck else ()
-    if test[:1] == ("CMD",):
-        yield from _check_word(evidence, test[1] if len(test) > 1 else "", seen, certain=False)
+        yield from start.check(settings.cmd, certain=False)
+    test = settings.healthcheck.test if settings.healthcheck else None
+    match test or ():
+        case ("CMD", *probe):
+            yield from start.check(probe, certain=False)
+        case ("CMD-SHELL", text, *_):
+            yield from start.check([*(settings.shell or ("/bin/sh", "-c")), text], certain=False)
 
 
-def _programs(words: Sequence[str]) -> Iterator[str]:
-    """The first word, and what it is known to start in turn; of a shell's text every command's."""
-    rest = list(words)
-    while rest:
-        first = rest.pop(0)
-        yield first
-        name = first.rpartition("/")[2]
-        if name in _SHELLS and len(rest) >= 2 and re.fullmatch(r"-\w*c", rest[0]):
-            commands = list(commands_of(rest[1]))
-            for command in commands[:1] if _CHOICE.search(rest[1]) else commands:
-                if _PLAIN.fullmatch(command[0]):
-                    yield from _programs([word for word in command if word])
+@dataclass
+class _Start:
+    """The programs of one image that are started, each looked at once."""
+
+    evidence: Evidence
+    seen: set[str] = field(default_factory=set)
+
+    def check(self, words: Sequence[str], *, certain: bool = True) -> Iterator[Finding]:
+        """What keeps a command line from running, and what it starts in turn."""
+        around = Surroundings(
+            posixpath.join("/", self.evidence.settings.working_dir or "/"),
+            self.evidence.environment,
+            lambda name, directory: find_program(self.evidence, name, directory) is not None,
+            tuple(words),
+        )
+        for number, launch in enumerate(launches([word for word in words if word], around)):
+            if number > _MAX_LAUNCHES:
+                return
+            path = find_program(self.evidence, launch.name, launch.directory)
+            if launch.script:
+                yield from self._script(launch.name, launch.directory, around)
+            elif path is not None:
+                yield from self._program(path, replace(launch, certain=launch.certain and certain), around)
+            elif number == 0 and certain and self.evidence.complete:
+                yield from _missing(self.evidence, launch.name)
+
+    def _program(self, path: str, launch: Launch, around: Surroundings, depth: int = 0) -> Iterator[Finding]:
+        """``path`` and, where it is a shell's script, what that starts."""
+        if path in self.seen or depth > _MAX_INTERPRETERS:
             return
-        if name not in _STARTERS:
-            return
-        while rest and (rest[0].startswith("-") or (name == "env" and "=" in rest[0])):
-            rest.pop(0)
-        if name in ("gosu", "su-exec", "timeout"):
-            rest = rest[1:]
+        self.seen.add(path)
+        found = list(check_program(self.evidence, path))
+        if depth or not launch.certain:
+            found = [one for one in found if self._counts(one)]
+        yield from found
+        program = self.evidence.program(path)
+        if program is not None and program.text and not found:
+            arguments = (f"/{path}", *around.arguments[1:])
+            yield from self._text(program.text, replace(around, arguments=arguments), depth)
+
+    def _script(self, name: str, directory: str, around: Surroundings) -> Iterator[Finding]:
+        path = self.evidence.resolve(posixpath.join("/", directory, name))
+        program = self.evidence.program(path) if path is not None and self.evidence.file(path) else None
+        if program is not None and program.text and path not in self.seen:
+            self.seen.add(path or "")
+            yield from self._text(program.text, around, 0)
+
+    def _text(self, text: str, around: Surroundings, depth: int) -> Iterator[Finding]:
+        for number, launch in enumerate(in_text(text, around)):
+            if number > _MAX_LAUNCHES:
+                return
+            path = find_program(self.evidence, launch.name, launch.directory)
+            if path is not None and not launch.script:
+                yield from self._program(path, launch, around, depth + 1)
+
+    @staticmethod
+    def _counts(finding: Finding) -> bool:
+        """Whether what only may be started cannot run because it is another platform's: what else is wrong
+        with it may never matter."""
+        return finding.rule in ARCHITECTURE and not names_machine(finding.path, finding.machine)
 
 
-def _check_word(evidence: Evidence, name: str, seen: set[str], *, certain: bool) -> Iterator[Finding]:
-    if not name:
-        return
-    path = find_program(evidence, name)
-    if path is not None:
-        if path not in seen:
-            seen.add(path)
-            yield from check_program(evidence, path)
-    elif certain and evidence.complete:
-        yield from _missing(evidence, name)
-
-
-def _candidates(evidence: Evidence, name: str) -> list[str]:
+def _candidates(evidence: Evidence, name: str, directory: str = "") -> list[str]:
     if "/" in name:
-        return [posixpath.join("/", evidence.settings.working_dir or "/", name)]
+        return [posixpath.join("/", directory or evidence.settings.working_dir or "/", name)]
     return [posixpath.join(folder, name) for folder in evidence.search_path]
 
 
-def find_program(evidence: Evidence, name: str) -> str | None:
-    """The path of what executing ``name`` would start, links followed; None when nothing can be executed."""
-    for candidate in _candidates(evidence, name):
+def find_program(evidence: Evidence, name: str, directory: str = "") -> str | None:
+    """The path of what executing ``name`` in ``directory`` (by default the image's) would start, links
+    followed; None when nothing can be executed."""
+    for candidate in _candidates(evidence, name, directory):
         path = evidence.resolve(candidate)
         entry = evidence.file(path)
         if entry is not None and entry.mode & 0o111:
@@ -197,50 +223,3 @@ def _check_binary(evidence: Evidence, path: str, program: Program) -> Iterator[F
     elif not program.wasm:
         message = "the image starts it, but it is neither a program nor a script that begins with #!"
         yield evidence.finding("error", "NotAProgram", message, path)
-
-
-# --- Windows ------------------------------------------------------------------------------------------------
-
-_EXTENSIONS = ("", ".exe", ".com", ".cmd", ".bat")
-_WINDOWS_PATH = r"C:\Windows\system32;C:\Windows"
-
-
-def _check_windows(evidence: Evidence, words: Sequence[str]) -> Iterator[Finding]:
-    """The first word alone; files lie under ``Files``, and names do not tell capitals."""
-    if not words:
-        return
-    name = words[0].strip('"')
-    folders = [""]
-    if "\\" not in name and "/" not in name:
-        search = {key.upper(): value for key, value in evidence.environment.items()}.get(
-            "PATH", _WINDOWS_PATH
-        )
-        folders = [evidence.settings.working_dir, *search.split(";")]
-    for folder in folders:
-        for extension in _EXTENSIONS:
-            path = _windows_file(evidence, f"{folder}/{name}{extension}" if folder else name + extension)
-            if path is not None:
-                yield from _check_windows_program(evidence, path)
-                return
-
-
-def _check_windows_program(evidence: Evidence, path: str) -> Iterator[Finding]:
-    program = evidence.program(path)
-    if program is None or not program.machine:
-        return
-    kind, _, machine = program.machine.partition(":")
-    fits = kind == "pe" and (program.clr or runs_on_windows(machine, evidence.platform))
-    if not fits:
-        message = f"it is a program for {program.machine}, not for {evidence.platform}"
-        yield evidence.finding("error", "WrongArchitecture", message, path, program.machine)
-
-
-def _windows_file(evidence: Evidence, name: str) -> str | None:
-    parts = [part for part in re.sub(r"^[A-Za-z]:", "", name).replace("\\", "/").split("/") if part]
-    path = "Files"
-    for part in parts:
-        there = {child.lower(): child for child in evidence.rootfs.children(path)}
-        if part.lower() not in there:
-            return None
-        path = f"{path}/{there[part.lower()]}"
-    return path if evidence.file(path) is not None else None
