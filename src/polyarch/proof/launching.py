@@ -144,6 +144,8 @@ def in_text(text: str, around: Surroundings, *, certain: bool = True, depth: int
         if not words or words[0] is None or (chooses and (number or step.condition)):
             continue
         known = list(_until_unknown(words, around.arguments))
+        if not known:
+            continue
         if known[0] == "cd" and len(known) > 1 and not step.condition:
             directory = posixpath.join(directory, known[1])
             continue
