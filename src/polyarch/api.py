@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from polyarch.content.state import State
     from polyarch.image.inspect import Inspection
+    from polyarch.ops.twins.mode import Mode as Acceleration
     from polyarch.proof.finding import Mode
     from polyarch.request import BuildOutcome
     from polyarch.solver.events import Event
@@ -49,6 +50,7 @@ def build(
     if_tag_is: str = "",
     part: str | PathLike[str] | None = None,
     part_of: Iterable[str] = (),
+    accelerate: Acceleration = "auto",
     root: str | PathLike[str] | None = None,
     progress: Progress | None = None,
     cancelled: Cancellation | None = None,
@@ -97,6 +99,7 @@ def build(
         if_tag_is=if_tag_is,
         part="" if part is None else str(part),
         part_of=parse_list(part_of),
+        accelerate=accelerate,
     )
     return pipeline.run(
         request, state=_state(root), events=progress or ignore, cancelled=cancelled, stdin=stdin

@@ -311,6 +311,7 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         proxies=proxy_environment(request.build_args),
         allow=request.allow,
         runtime=request.runtime,
+        accelerate=request.accelerate,
     )
 
 

@@ -16,6 +16,7 @@ from polyarch.export.result import ExportSummary
 from polyarch.graph.stages import NamedContext
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
+from polyarch.ops.twins.mode import Mode as Acceleration
 from polyarch.proof.finding import Mode
 
 
@@ -47,6 +48,7 @@ class BuildRequest:
     pull: bool = False
     allow: frozenset[str] = frozenset()
     runtime: str = ""
+    accelerate: Acceleration = "auto"
     proof: Mode = "default"
     proof_ignore: tuple[str, ...] = ()
     if_tag_is: str = ""

@@ -15,11 +15,12 @@ from polyarch.builder.quota import keep_within
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
+from polyarch.errors import NotFoundError
 from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
 from polyarch.graph.vertex import Graph, ImageOp
 from polyarch.image.sparse import SparseStore
-from polyarch.layer.layer import Privilege
+from polyarch.layer.layer import Layer, Privilege
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
 from polyarch.oci.platform import Platform, host
@@ -27,7 +28,8 @@ from polyarch.oci.reference import Reference
 from polyarch.ops.make import operation
 from polyarch.ops.result import Result
 from polyarch.ops.session import ContextFiles, Session
-from polyarch.proof.bases import LAYOUT, LOCAL
+from polyarch.ops.twins.mode import Mode
+from polyarch.proof.bases import LAYOUT, LOCAL, BaseResolver
 from polyarch.registry.client import Client
 from polyarch.solver.cache import CacheStore, SqliteCache
 from polyarch.solver.events import EventSink, ignore
@@ -37,6 +39,7 @@ from polyarch.solver.scheduler import Finding, Scheduler, Task
 
 if TYPE_CHECKING:
     from polyarch.executor.runtimes import RuntimeExecutor
+    from polyarch.ops.twins.accelerator import Accelerator
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Surroundings:
     proxies: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
     runtime: str = ""
+    accelerate: Mode = "auto"
 
 
 class _LazyPrivilege:
@@ -156,6 +160,7 @@ class EmbeddedNode:
             agents=self._around.agents,
             proxies=self._around.proxies,
             allow=self._around.allow,
+            accelerator=self._accelerator(graph),
         )
         return [
             Task(
@@ -166,6 +171,30 @@ class EmbeddedNode:
                 graph.meta[digest].ignore_cache,
             )
             for digest, vertex in graph.vertices.items()
+        ]
+
+    def _accelerator(self, graph: Graph) -> Accelerator | None:
+        if self._around.accelerate == "off" or self._around.runtime:
+            return None
+        from polyarch.ops.twins.accelerator import Accelerator
+
+        images = [vertex.op for vertex in graph.vertices.values() if isinstance(vertex.op, ImageOp)]
+        return Accelerator(self.state, images, self._sibling, strict=self._around.accelerate == "strict")
+
+    def _sibling(self, image: ImageOp, platform: Platform) -> Sequence[Layer] | None:
+        """The layers of another variant of a base image; None when there is none."""
+        resolver = BaseResolver(self._local, self.client)
+        try:
+            if image.origin.startswith(LAYOUT):
+                digest = image.reference.partition("@")[2]
+                found = resolver.in_layout(f"{image.origin.removeprefix(LAYOUT)}@{digest}", platform)
+            else:
+                found = resolver.image(image.reference, platform)
+        except NotFoundError:
+            return None
+        return [
+            self.layers.image_layer(descriptor, diff_id, self._origin(found.origin))
+            for descriptor, diff_id in zip(found.layers, found.diff_ids, strict=True)
         ]
 
     def close(self) -> None:

@@ -79,6 +79,12 @@ _MANY: dict[str, Any] = {"multiple": True}
 @click.option("--shm-size", default="", metavar="SIZE", help="The size of /dev/shm in RUN steps.")
 @click.option("--ulimit", "ulimits", metavar="NAME=SOFT[:HARD]", help="A limit for RUN steps.", **_MANY)
 @click.option("--runtime", default="", metavar="crun|runc", help="Run steps in an OCI runtime.")
+@click.option(
+    "--accelerate",
+    type=click.Choice(["auto", "off", "strict"]),
+    default="auto",
+    help="Run programs of emulated steps as their native twins; strict: run steps both ways and compare.",
+)
 @click.option("--check", is_flag=True, help="Check the Dockerfile and build nothing.")
 @click.option(
     "--call", default="build", metavar="build|check|outline|targets", help="What to do with the Dockerfile."
@@ -176,6 +182,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         allow=frozenset(word for text in options["allow"] for word in text.split(","))
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
+        accelerate=options["accelerate"],
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
         if_tag_is=options["if_tag_is"],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODES = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 TAIL = 6  # lines of a running step's output shown on a terminal
+FOREIGN = ("emulated", "accelerated")  # how a step ran that this machine could not run itself
 
 
 @contextmanager
@@ -180,7 +181,7 @@ def _ending(event: VertexCompleted, started: float) -> str:
         return f"ERROR: {event.error}"
     if event.cached:
         return "CACHED"
-    notes = [note for note in ("emulated" if event.how == "emulated" else "", event.reason) if note]
+    notes = [note for note in (event.how if event.how in FOREIGN else "", event.reason) if note]
     return f"DONE {event.time - started:.1f}s" + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -273,8 +274,8 @@ class _Terminal:
             mark, style, note = "=> CACHED", "green", "0.0s"
         else:
             mark, style, note = "=>", "blue", f"{ended.time - step.started:.1f}s"
-            if ended.how == "emulated":
-                note = "emulated " + note
+            if ended.how in FOREIGN:
+                note = f"{ended.how} {note}"
         line = f" {mark} {name}"[: max(10, width - len(note) - 2)]
         text.append(line.ljust(max(0, width - len(note) - 2)) + " " + note + "\n", style=style)
         if ended is None:

@@ -22,6 +22,7 @@ from polyarch.content.state import State
 from polyarch.errors import CancelledError, PolyarchError
 from polyarch.executor import description, syscalls, wire
 from polyarch.executor.connection import Connection
+from polyarch.executor.dispatch.prepared import prepared
 from polyarch.executor.emulator import Emulators
 from polyarch.executor.privilege import Namespaced
 from polyarch.executor.running import Running
@@ -115,7 +116,7 @@ class Sandbox:
             "userxattr": not self._privileged,
             "emulated": strategy.kind == "emulated",
             "identity_namespace": private and self._privileged,
-            "emulators": list(self._emulators.registrations()) if private and self._privileged else [],
+            "emulators": self._registrations() if private and self._privileged else [],
             "runtime": None,
         }
         adapt(step)
@@ -161,7 +162,7 @@ class Sandbox:
 
     def _register(self, helper: Connection, place: str) -> None:
         """Give the user namespace its emulators, once."""
-        emulators = list(self._emulators.registrations())
+        emulators = self._registrations()
         with self._lock:
             if self._registered:
                 return
@@ -171,6 +172,14 @@ class Sandbox:
             if kind != "ok":
                 raise PolyarchError(f"emulators could not be registered: {value}", reason="binfmt")
             self._registered = True
+
+    def _registrations(self) -> list[tuple[str, str, bool]]:
+        """The emulators a step gets: with the dispatcher in front where they keep argv[0], which it needs."""
+        folder = self._state.root / "emulators"
+        return [
+            (qemu, os.path.realpath(prepared(Path(path), qemu, folder)) if keep else path, keep)
+            for qemu, path, keep in self._emulators.registrations()
+        ]
 
     def _places(self, step: dict[str, Any]) -> dict[str, Any]:
         """A mount point for the step's own mount namespace, and the lowest layer with its mount points."""

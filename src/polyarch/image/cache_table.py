@@ -107,7 +107,7 @@ def part_of(table: Table, layers: Sequence[Descriptor]) -> Part:
             raise _wrong("it has strange keys")
         if not all(_LAYER.fullmatch(id) for id in row.layers) or len(row.layers) > MAX_LAYERS:
             raise _wrong("it has strange layers")
-        if row.how not in ("", "native", "emulated"):
+        if row.how not in ("", "native", "emulated", "accelerated"):
             raise _wrong("it has strange results")
     if not all(_is_note(key, note.text) for key, note in table.notes.items()):
         raise _wrong("it has strange notes")

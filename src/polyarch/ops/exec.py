@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from polyarch.errors import PolyarchError, StepError
-from polyarch.executor.spec import Process, RootFilesystem
+from polyarch.executor.spec import Mount, Process, RootFilesystem
 from polyarch.graph.vertex import ExecMount, ExecOp
+from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
 from polyarch.ops.exec_mounts import MountPlan
 from polyarch.ops.owner import process_identity
@@ -68,26 +69,40 @@ class ExecOperation:
                 reason="not-allowed",
             )
         base = rootfs_of(inputs[0])
+        layer, how = self._once(inputs, step, twins=True)
+        if how == "accelerated" and session.accelerator is not None and session.accelerator.strict:
+            from polyarch.ops.twins.strict import compare
+
+            compare(layer, lambda: self._once(inputs, step, twins=False)[0], self.op)
+        return Result(base.with_layer(layer), (layer,), how)
+
+    def _once(self, inputs: Sequence[Input], step: Step, *, twins: bool) -> tuple[Layer, str]:
+        """Run the process; the layer it leaves, and how it ran: "native", "emulated", or "accelerated" where
+        programs of it ran as their native twins."""
+        session, op = self.session, self.op
+        base = rootfs_of(inputs[0])
         executor = session.executor()
         trees = base.trees()
         upper = session.layers.new_upper(base)
+        given: tuple[Mount, ...] = ()
         try:
             with ExitStack() as stack:
                 plan = MountPlan(op, session, stack, step.cancelled)
                 mounts, environment = plan.prepare(inputs)
+                if twins and session.accelerator is not None:
+                    given = session.accelerator.mounts(base, op.platform, executor, stack, step.cancelled)
                 process = self._process(base, (*environment, *session.proxies))
                 output = _Output(step)
                 root = RootFilesystem(trees, upper.upper, upper.work)
-                status = executor.run(process, root, mounts, output, step.cancelled)
+                status = executor.run(process, root, (*mounts, *given), output, step.cancelled)
         except BaseException:
             session.layers.discard(upper)
             raise
         if status.code != 0:
             session.layers.discard(upper)
             raise self._failure(status.code, output, emulator_crashed=status.emulator_crashed)
-        layer = session.layers.adopt(upper, base)
-        how = "emulated" if status.emulated else "native"
-        return Result(base.with_layer(layer), (layer,), how)
+        how = "native" if not status.emulated else "accelerated" if given else "emulated"
+        return session.layers.adopt(upper, base), how
 
     def record(self, result: Result) -> str:
         return encode_record(result)

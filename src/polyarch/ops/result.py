@@ -15,8 +15,8 @@ from polyarch.solver.op import Identity, Input
 
 @dataclass(frozen=True)
 class Result:
-    """A root filesystem; ``added`` are the layers this vertex put on top of its base. ``how`` is "native" or
-    "emulated" for what ran code."""
+    """A root filesystem; ``added`` are the layers this vertex put on top of its base. ``how`` is "native",
+    "emulated" or "accelerated" (emulated, with native twins) for what ran code."""
 
     rootfs: Rootfs
     added: tuple[Layer, ...] = ()

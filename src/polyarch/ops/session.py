@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polyarch.content.state import State
 from polyarch.content.store import Store
@@ -13,6 +14,9 @@ from polyarch.executor.spec import Executor
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
 from polyarch.solver.cache import CacheStore
+
+if TYPE_CHECKING:
+    from polyarch.ops.twins.accelerator import Accelerator
 
 ContextFiles = Callable[[LayerStore], Rootfs]  # the files of a context, with a store for their trees
 
@@ -23,7 +27,7 @@ class Session:
 
     ``contexts`` gives the files of a named local context; ``origins`` the store behind an image's origin;
     ``executor`` starts the sandbox when the first RUN needs it; ``agents`` are ssh agents' sockets by id;
-    ``proxies`` are ``NAME=value`` for RUN only.
+    ``proxies`` are ``NAME=value`` for RUN only; ``accelerator`` has native twins for emulated steps.
     """
 
     state: State
@@ -36,6 +40,7 @@ class Session:
     agents: Mapping[str, Path] = field(default_factory=dict)
     proxies: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
+    accelerator: Accelerator | None = None
 
     def context(self, name: str) -> Rootfs:
         """The files of the context ``name``."""

@@ -16,7 +16,7 @@ class VertexStarted:
 @dataclass(frozen=True)
 class VertexCompleted:
     """``cached`` when nothing was done; ``reason`` says why something was ("src/main.go changed"), ``how``
-    is "native", "emulated" or "" for what runs no code."""
+    is "native", "emulated", "accelerated" (emulated, with native twins) or "" for what runs no code."""
 
     digest: str
     name: str
