@@ -36,7 +36,8 @@ def compile_dispatcher(root: Path, machine: str) -> Path | None:
     prefix = "" if machine == platform.machine() else f"{machine}-linux-gnu-"
     compiler = shlex.split(os.environ.get("CC", "")) if not prefix else []
     if not compiler:
-        found = next((path for name in ("gcc", "cc", "clang") if (path := shutil.which(prefix + name))), None)
+        names = (prefix + name for name in ("gcc", "cc", "clang"))
+        found = next((path for name in names if (path := shutil.which(name))), None)
         if found is None:
             print("polyarch: no C compiler: emulated steps will have no native twins", file=sys.stderr)
             return None

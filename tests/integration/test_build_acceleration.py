@@ -132,7 +132,7 @@ def test_what_is_dispatched_is_seen_to_run_natively(debian, tmp_path):
 
 def test_strict_refuses_what_differs(debian, tmp_path):
     differs = "cd /proc/self && exec readlink exe > /told"
-    with pytest.raises(PolyarchError, match="another result .* with native twins") as caught:
+    with pytest.raises(PolyarchError, match=r"another result .* with native twins") as caught:
         build(tmp_path / "c", steps(debian, [differs]), "strict")
     assert caught.value.reason == "twins-differ"
     assert "/told: another content" in caught.value.detail

@@ -25,12 +25,13 @@ NATIVE = next(m for m in MACHINES if m.architecture == host().architecture).prog
 FOREIGN = next(m for m in MACHINES if m.architecture not in ("386", "arm", host().architecture)).program()
 
 
+Tree = dict[str, bytes | str]
+
+
 class Files(IndexedLayer):
     """A layer of files by path; a text is where a symbolic link leads."""
 
-    def __init__(
-        self, files: dict[str, bytes | str], *, mode: int = 0o755, place: Path | None = None
-    ) -> None:
+    def __init__(self, files: Tree, *, mode: int = 0o755, place: Path | None = None) -> None:
         super().__init__()
         self._files, self._place, self.id = files, place, f"files:{id(self)}"
         folders = {f for path in files for f in map(str, Path(path).parents)} - {"."}
@@ -55,9 +56,7 @@ class Files(IndexedLayer):
         return io.BytesIO(content)
 
 
-def debian(
-    program: bytes, version: str = "9.1-1", name: str = "cat", **more: bytes | str
-) -> dict[str, bytes | str]:
+def debian(program: bytes, version: str = "9.1-1", name: str = "cat", **more: bytes | str) -> Tree:
     """A root filesystem with one program of a package."""
     checksum = hashlib.md5(program, usedforsecurity=False).hexdigest()
     status = f"Package: tools\nStatus: install ok installed\nVersion: {version}\nArchitecture: any\nx: y\n\n"
@@ -70,13 +69,13 @@ def debian(
     }
 
 
-def alpine(program: bytes) -> dict[str, bytes | str]:
+def alpine(program: bytes) -> Tree:
     checksum = base64.b64encode(hashlib.sha1(program, usedforsecurity=False).digest()).decode()
     text = f"C:Q1x=\nP:busybox\nV:1.36-r1\nA:x\nF:bin\nR:busybox\na:0:0:755\nZ:Q1{checksum}\nR:sh\n\n"
     return {"bin/busybox": program, "bin/sh": "/bin/busybox", "lib/apk/db/installed": text.encode()}
 
 
-def twins(foreign: dict[str, bytes | str], native: dict[str, bytes | str]) -> list[Twin]:
+def twins(foreign: Tree, native: Tree) -> list[Twin]:
     return list(choose(Rootfs([Files(foreign)]), Rootfs([Files(native)])).twins)
 
 
