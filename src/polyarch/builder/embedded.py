@@ -183,7 +183,7 @@ class EmbeddedNode:
 
     def _sibling(self, image: ImageOp, platform: Platform) -> Sequence[Layer] | None:
         """The layers of another variant of a base image; None when there is none."""
-        resolver = BaseResolver(self._local, self.client)
+        resolver = BaseResolver(self.local, self.client)
         try:
             if image.origin.startswith(LAYOUT):
                 digest = image.reference.partition("@")[2]
@@ -193,7 +193,7 @@ class EmbeddedNode:
         except NotFoundError:
             return None
         return [
-            self.layers.image_layer(descriptor, diff_id, self._origin(found.origin))
+            self.layers.image_layer(descriptor, diff_id, self.origin(found.origin))
             for descriptor, diff_id in zip(found.layers, found.diff_ids, strict=True)
         ]
 
