@@ -61,9 +61,8 @@ def build(
     ``platforms`` such as ``["linux/amd64", "linux/arm64"]`` (empty: this machine's); ``outputs``,
     ``cache_from`` and ``cache_to`` as the command line's ``-o``, ``--cache-from`` and ``--cache-to``;
     ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), ``builder`` one of the
-    builders recorded there (default: the current one). Other words mean what the command line's do.
-    ``progress`` is called with events of ``polyarch.solver.events`` from several threads; setting
-    ``cancelled`` stops everything. Raises ``PolyarchError``.
+    builders recorded there (default: the current one). Other words mean what the command line's do. Events of
+    ``solver.events`` go to ``progress`` from several threads; ``cancelled`` stops all. Raises ``PolyarchError``.
     """
     from polyarch import pipeline
     from polyarch.builder.records import Builders
@@ -74,6 +73,7 @@ def build(
     from polyarch.request import BuildRequest, names_of
     from polyarch.solver.events import ignore
 
+    state = _state(root)
     request = BuildRequest(
         context=str(context),
         dockerfile=None if dockerfile is None else str(dockerfile),
@@ -92,7 +92,7 @@ def build(
         pull=pull,
         network=network,
         allow=frozenset(allow),
-        builder=Builders(_state(root)).selected(builder),
+        builder=Builders(state).selected(builder),
         fallback=fallback,
         proof=proof,
         proof_ignore=tuple(proof_ignore),
@@ -101,9 +101,7 @@ def build(
         part_of=parse_list(part_of),
         accelerate=accelerate,
     )
-    return pipeline.run(
-        request, state=_state(root), events=progress or ignore, cancelled=cancelled, stdin=stdin
-    )
+    return pipeline.run(request, state=state, events=progress or ignore, cancelled=cancelled, stdin=stdin)
 
 
 def inspect(reference: str, *, remote: bool = False, root: str | PathLike[str] | None = None) -> Inspection:
