@@ -62,7 +62,7 @@ def build(
     ``cache_from`` and ``cache_to`` as the command line's ``-o``, ``--cache-from`` and ``--cache-to``;
     ``secrets`` by id; ``root`` is the state directory (default: ``$POLYARCH_ROOT``), ``builder`` one of the
     builders recorded there (default: the current one). Other words mean what the command line's do. Events of
-    ``solver.events`` go to ``progress`` from several threads; ``cancelled`` stops all. Raises ``PolyarchError``.
+    ``solver.events`` go to ``progress``, from several threads; ``cancelled`` stops all. PolyarchError.
     """
     from polyarch import pipeline
     from polyarch.builder.records import Builders
