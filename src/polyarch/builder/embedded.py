@@ -10,12 +10,15 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO
 
+from polyarch.builder import here
 from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.quota import keep_within
+from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import NotFoundError
+from polyarch.executor import cpu
 from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
 from polyarch.graph.vertex import Graph, ImageOp
@@ -23,7 +26,7 @@ from polyarch.image.sparse import SparseStore
 from polyarch.layer.layer import Layer, Privilege
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
-from polyarch.oci.platform import Platform, host
+from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.make import operation
 from polyarch.ops.result import Result
@@ -107,7 +110,19 @@ class EmbeddedNode:
 
     @property
     def platforms(self) -> Sequence[Platform]:
-        return (host(),)
+        return cpu.natives()
+
+    def report(self, *, full: bool = False) -> NodeReport:
+        """See ``Reports``."""
+        return here.report(self.state, full=full)
+
+    def usage(self, filters: Sequence[str] = ()) -> Sequence[Usage]:
+        """See ``Keeps``."""
+        return here.usage(self.state, filters)
+
+    def prune(self, wanted: Prune) -> Pruned:
+        """See ``Keeps``."""
+        return here.prune(self.state, wanted)
 
     def sandbox(self) -> Sandbox:
         """The sandbox, started when first asked for."""

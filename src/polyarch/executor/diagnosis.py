@@ -53,6 +53,12 @@ def diagnose(state: State) -> list[Finding]:
     ]
 
 
+def lacking(state: State) -> list[Finding]:
+    """What is missing here without which no RUN step is possible; a part of ``diagnose``."""
+    rows = [_kernel(), _namespaces(), *_ids(), _step(state, Emulators.discover())]
+    return [row for row in rows if row.state == "missing" and row.needed]
+
+
 def _kernel() -> Finding:
     release = os.uname().release
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())

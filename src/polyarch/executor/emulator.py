@@ -26,7 +26,7 @@ from polyarch.oci import platform as platforms
 from polyarch.oci.platform import Platform
 
 # What a processor may run besides its own programs, if processor and kernel were made so.
-_ALSO_NATIVE = {("amd64", "386"), ("arm64", "arm")}
+ALSO_NATIVE = {("amd64", "386"), ("arm64", "arm")}
 
 _FOLDERS = ("/usr/local/bin", "/usr/bin", "/usr/libexec/qemu-binfmt", "/usr/lib/binfmt-support")
 
@@ -140,7 +140,7 @@ class Emulators:
 
     def _native(self, architecture: str) -> bool:
         host = platforms.host().architecture
-        if (host, architecture) in _ALSO_NATIVE:
+        if (host, architecture) in ALSO_NATIVE:
             return self.strategy(Platform(os="linux", architecture=architecture)).kind == "native"
         return host == architecture
 
@@ -171,7 +171,7 @@ class Emulators:
                 "use a node of that platform",
             )
         handler = _host_handler(machine)
-        likely = handler is not None or (host.architecture, machine.architecture) in _ALSO_NATIVE
+        likely = handler is not None or (host.architecture, machine.architecture) in ALSO_NATIVE
         if likely and not probe.run("native", machine.qemu):
             if handler is None:
                 return Strategy("native", f"this processor also runs {platform.architecture} programs")
