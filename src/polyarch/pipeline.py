@@ -312,6 +312,7 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         allow=request.allow,
         runtime=request.runtime,
         accelerate=request.accelerate,
+        emulator_patience=request.emulator_timeout,
     )
 
 

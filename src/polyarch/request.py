@@ -49,6 +49,7 @@ class BuildRequest:
     allow: frozenset[str] = frozenset()
     runtime: str = ""
     accelerate: Acceleration = "auto"
+    emulator_timeout: float = 0  # seconds an emulated step may be silent, 0: for ever
     proof: Mode = "default"
     proof_ignore: tuple[str, ...] = ()
     if_tag_is: str = ""

@@ -56,6 +56,7 @@ class Surroundings:
     allow: frozenset[str] = frozenset()
     runtime: str = ""
     accelerate: Mode = "auto"
+    emulator_patience: float = 0
 
 
 class _LazyPrivilege:
@@ -176,6 +177,7 @@ class EmbeddedNode:
             proxies=self._around.proxies,
             allow=self._around.allow,
             accelerator=self._accelerator(graph),
+            emulator_patience=self._around.emulator_patience,
         )
         return [
             Task(

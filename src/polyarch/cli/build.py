@@ -85,6 +85,12 @@ _MANY: dict[str, Any] = {"multiple": True}
     default="auto",
     help="Run programs of emulated steps as their native twins; strict: run steps both ways and compare.",
 )
+@click.option(
+    "--emulator-timeout",
+    default="",
+    metavar="DURATION",
+    help="Kill an emulated step that writes nothing for so long, such as 10m.",
+)
 @click.option("--check", is_flag=True, help="Check the Dockerfile and build nothing.")
 @click.option(
     "--call", default="build", metavar="build|check|outline|targets", help="What to do with the Dockerfile."
@@ -183,6 +189,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
         accelerate=options["accelerate"],
+        emulator_timeout=values.duration("--emulator-timeout", options["emulator_timeout"]),
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
         if_tag_is=options["if_tag_is"],

@@ -126,7 +126,7 @@ class Sandbox:
         running = self._begin(helper, step, process, output)
         code = running.follow(cancelled)
         emulated = strategy.kind == "emulated"
-        return ExitStatus(code, emulated, emulated and code != 0 and running.crash_seen)
+        return ExitStatus(code, emulated, running.crash if emulated and code else "", running.silent)
 
     def _begin(self, helper: Connection, step: dict[str, Any], process: Process, output: Output) -> Running:
         pipes: dict[int, int] = {}
@@ -150,7 +150,8 @@ class Sandbox:
             wire.send_block(sock, wire.pack(step))
         except OSError:
             pass  # how it ended comes out when it is followed
-        return Running(sock, pipes, output, process.stdin)
+        patience = process.emulator_patience if step["emulated"] else 0
+        return Running(sock, pipes, output, process.stdin, patience)
 
     def _helper(self) -> Connection:
         with self._lock:
