@@ -16,13 +16,13 @@ def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) 
     match record.driver:
         case "embedded":
             return home
-        case "remote" | "docker":
+        case "remote" | "docker-engine":
             from polyarch.builder.buildkit.node import open_node
 
             return open_node(record, home, surroundings)
         case driver:
             raise UnsupportedError(
                 f"node {record.name}: there is no driver {driver!r}",
-                hint="drivers are embedded, ssh, remote, docker, docker-container and kubernetes",
+                hint="drivers are embedded, ssh, remote, docker-engine and kubernetes",
                 reason="unknown-driver",
             )
