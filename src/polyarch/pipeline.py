@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from polyarch import dockerfile
 from polyarch.builder import caching
 from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.crew import Crew, Share, labelled
@@ -22,6 +23,7 @@ from polyarch.builder.records import Builders
 from polyarch.content.lease import Lease
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
+from polyarch.dockerfile.program import instructions
 from polyarch.errors import (
     CancelledError,
     DockerfileError,
@@ -34,6 +36,7 @@ from polyarch.export.cache import Learnt
 from polyarch.export.cache_options import insecure_caches
 from polyarch.export.exporter import check_outputs, export, insecure_hosts
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
+from polyarch.graph import epoch as epochs
 from polyarch.graph.arguments import proxy_environment
 from polyarch.graph.convert import TargetResult, rfc3339
 from polyarch.graph.draft import stamped
@@ -57,7 +60,7 @@ from polyarch.proof.tag_guard import check_tags, parse
 from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
-from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform
+from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform, steered
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import Event as AnyEvent
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
@@ -82,11 +85,11 @@ def run(
     started = time.monotonic()
     state = state or State.default()
     cancelled = cancelled or Event()
-    request = as_part(request)
+    request = steered(as_part(request))
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with Lease(state.leases), _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
-        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        context = _open(request, state, stdin)
         local = local_store(state, client)
         imports = _imports(request, client, events)
         around = _surroundings(request, context, state)
@@ -178,7 +181,7 @@ def preview(
     cached or why not. Nothing is executed."""
     state = state or State.default()
     with _client(request) as client:
-        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        context = _open(request, state, stdin)
         around = _surroundings(request, context, state)
         imports = _imports(request, client, ignore)
         node = EmbeddedNode(state, local_store(state, client), client, around, imports)
@@ -212,7 +215,7 @@ def preflight(
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
-        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        context = _open(request, state, stdin)
         rows: list[Check] = []
         found: list[Problem | Check] = []
         around = _surroundings(request, context, state)
@@ -264,7 +267,28 @@ def plan_build(
 ) -> BuildPlan:
     """Everything that can be known before anything runs; nothing is executed or written."""
     resolver = BaseResolver(local_store(state, client), client, request.pull, foreign=request.proof == "off")
-    return make_plan(context, _options(request), _targets(request, shares), resolver, shares)
+    options = _timed(_options(request), request, context, state)
+    return make_plan(context, options, _targets(request, shares), resolver, shares)
+
+
+def _open(request: BuildRequest, state: State, stdin: BinaryIO | None) -> MainContext:
+    keep = request.control("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+    place, file = request.context, request.dockerfile
+    return open_context(place, file, state, stdin or sys.stdin.buffer, keep_git_dir=keep)
+
+
+def _timed(options: Options, request: BuildRequest, context: MainContext, state: State) -> Options:
+    """With the time of SOURCE_DATE_EPOCH, wherever that comes from."""
+    given = request.epoch()
+    if not given and epochs.NAME not in context.dockerfile:
+        return options
+    from polyarch.context.git_url import is_git_url
+    from polyarch.context.http import is_http_url
+    from polyarch.context.times import source_time
+
+    remote = request.context if is_git_url(request.context) or is_http_url(request.context) else ""
+    program = instructions(dockerfile.parse(context.dockerfile, file=context.name))
+    return epochs.with_epoch(options, given, program, remote, lambda url: source_time(url, state))
 
 
 def _targets(request: BuildRequest, shares: Sequence[Share]) -> Sequence[Platform]:
@@ -287,9 +311,8 @@ def _options(request: BuildRequest) -> Options:
         hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         no_cache=request.no_cache,
         no_cache_stages=request.no_cache_stages,
-        epoch=request.epoch(),
-        several_platforms=len(request.platforms) > 1
-        or request.build_args.get("BUILDKIT_MULTI_PLATFORM", "") in ("1", "true"),
+        cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+        several_platforms=len(request.platforms) > 1 or request.control("BUILDKIT_MULTI_PLATFORM"),
     )
 
 
@@ -332,7 +355,8 @@ def _assemble(
             PlatformResult(target.platform, rootfs, _dated(target, rootfs, plan, node.notes, request))
         )
     origins = base_origins(plan.graph, plan.local)
-    return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
+    indexed = request.control("BUILDKIT_MULTI_PLATFORM")
+    return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch, indexed)
 
 
 def _prove(

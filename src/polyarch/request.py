@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from polyarch.builder.instance import DEFAULT, Builder
-from polyarch.errors import PolyarchError, UsageError
+from polyarch.errors import UsageError
 from polyarch.export.annotations import Annotation
 from polyarch.export.cache_options import CacheFrom, CacheTo
 from polyarch.export.output import Output
@@ -59,16 +59,13 @@ class BuildRequest:
     part_of: tuple[Platform, ...] = ()
     part_repository: str = ""
 
-    def epoch(self) -> int | None:
-        """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
-        text = self.build_args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
-        if not text:
-            return None
-        if not text.isdigit():
-            raise PolyarchError(
-                f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", reason="invalid-epoch"
-            )
-        return int(text)
+    def epoch(self) -> str:
+        """SOURCE_DATE_EPOCH as given, from the build arguments or the environment; "" for none."""
+        return self.build_args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
+
+    def control(self, name: str) -> bool:
+        """Whether a build argument that steers the build is set to what Go takes for true."""
+        return self.build_args.get(name, "") in ("1", "t", "T", "true", "TRUE", "True")
 
 
 @dataclass(frozen=True)
@@ -105,3 +102,17 @@ def names_of(tags: Sequence[str]) -> tuple[Reference, ...]:
             raise UsageError(f"a tag cannot have a digest: {tag!r}", reason="invalid-tag")
         found.append(reference)
     return tuple(dict.fromkeys(found))
+
+
+def steered(request: BuildRequest) -> BuildRequest:
+    """``request`` as its build arguments change it: BUILDKIT_INLINE_CACHE adds an inline cache, and
+    BUILDKIT_MULTI_PLATFORM gives the result of one platform the form of several."""
+    if request.control("BUILDKIT_INLINE_CACHE") and all(to.type != "inline" for to in request.cache_to):
+        request = replace(request, cache_to=(*request.cache_to, CacheTo("inline")))
+    if request.control("BUILDKIT_MULTI_PLATFORM"):
+        outputs = tuple(
+            replace(output, platform_split=True) if output.platform_split is None else output
+            for output in request.outputs
+        )
+        request = replace(request, outputs=outputs)
+    return request

@@ -82,7 +82,7 @@ class Assembler:
 
     def _make(self, form: Form, report: Reporter) -> AssembledImage:
         results = self._result.results
-        single = len(results) == 1
+        single = len(results) == 1 and not self._result.indexed
         _check_levels(form.annotations, single=single)
         with report.phase("exporting layers"):
             blobs = self._blobs(form.compression)

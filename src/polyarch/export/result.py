@@ -34,13 +34,14 @@ class BuildResult:
 
     ``origins`` says for the digest of a layer of a base image where it can be had when the local store does
     not have it: repositories (``registry/repository``) or ``oci-layout:PATH``. ``epoch`` is
-    SOURCE_DATE_EPOCH in seconds, None when not given.
+    SOURCE_DATE_EPOCH in seconds, None when not given. ``indexed`` puts even one variant into an index.
     """
 
     results: tuple[PlatformResult, ...]
     annotations: tuple[Annotation, ...] = ()
     origins: Mapping[str, Collection[str]] = field(default_factory=dict)
     epoch: int | None = None
+    indexed: bool = False
 
 
 @dataclass(frozen=True)
