@@ -25,23 +25,22 @@ from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
 from polyarch.dockerfile.program import instructions
 from polyarch.errors import (
-    CancelledError,
-    DockerfileError,
     NotFoundError,
     PolyarchError,
     RegistryError,
-    StepError,
 )
 from polyarch.export.cache import Learnt
 from polyarch.export.cache_options import insecure_caches
 from polyarch.export.exporter import check_outputs, export, insecure_hosts
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
+from polyarch.failing import explained, several
 from polyarch.graph import epoch as epochs
 from polyarch.graph.arguments import proxy_environment
 from polyarch.graph.convert import TargetResult, rfc3339
 from polyarch.graph.draft import stamped
 from polyarch.graph.stages import NamedContext, Options
 from polyarch.graph.vertex import ExecOp
+from polyarch.history.recorder import Recorder
 from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
@@ -58,6 +57,7 @@ from polyarch.proof.finding import IGNORE_FILE, Policy, read_ignore_file, refuse
 from polyarch.proof.preflight import Check, Given, Problem, PushChecks
 from polyarch.proof.tag_guard import check_tags, parse
 from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
+from polyarch.recording import close_record, planned, recording, veiled
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform, steered
@@ -87,6 +87,19 @@ def run(
     cancelled = cancelled or Event()
     request = steered(as_part(request))
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
+    with recording(request, state, events) as record:
+        return _run(veiled(request, record), state, record, cancelled, stdin, started, witness)
+
+
+def _run(
+    request: BuildRequest,
+    state: State,
+    events: Recorder,
+    cancelled: Event,
+    stdin: BinaryIO | None,
+    started: float,
+    witness: Witness | None,
+) -> BuildOutcome:
     with Lease(state.leases), _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
         context = _open(request, state, stdin)
@@ -96,7 +109,7 @@ def run(
         if witness is not None:
             around = replace(around, contexts=witness.watching(around.contexts))
         node = EmbeddedNode(state, local, client, around, imports)
-        crew = Crew(request.builder, node, around, request.fallback)
+        crew = Crew(request.builder, node, around, request.fallback, keep_going=request.keep_going)
         Builders(state).touch(request.builder.name)
         try:
             plans = Plans(
@@ -104,6 +117,8 @@ def run(
                 crew.shares(request.platforms, events),
             )
             plan = plans.now
+            plan.graph.trust(request.done)
+            events(planned(plan, context))
             for finding in plan.findings:
                 place = finding.location
                 events(Warning(finding.rule, finding.message, finding.url, place.file, place.start))
@@ -128,11 +143,14 @@ def run(
                 cancelled=cancelled,
                 fresh=request.no_cache or bool(request.no_cache_stages),
             )
+            records = {digest: found.record for digest, found in crew.findings.items()}
         finally:
             crew.close()
         if witness is not None:
             witness.conclude(plans.now, summary, client)
-    return BuildOutcome(summary, tuple(_built(plans.now)), time.monotonic() - started)
+    outcome = BuildOutcome(summary, tuple(_built(plans.now)), time.monotonic() - started, events.id)
+    close_record(events, outcome, records, summary.layers)
+    return outcome
 
 
 def _built(plan: BuildPlan) -> Iterator[BuiltPlatform]:
@@ -150,7 +168,9 @@ def _make(
     try:
         solved = crew.solve(plans.now.works(), seen.of, cancelled, plans.again)
     except PolyarchError as error:
-        raise _explained(error, seen.failed, plans.now) from None
+        if request.keep_going:
+            raise several(error, crew.failures, plans.now) from None
+        raise explained(error, seen.failed, plans.now) from None
     plan = plans.now
     result = _assemble(plan, solved, request, node)
     _prove(result, plan, request, node, events)
@@ -336,6 +356,7 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         runtime=request.runtime,
         accelerate=request.accelerate,
         emulator_patience=request.emulator_timeout,
+        keep_going=request.keep_going,
     )
 
 
@@ -412,19 +433,3 @@ class _Watch:
             onward(event)
 
         return send
-
-
-def _explained(error: PolyarchError, failed: str, plan: BuildPlan) -> PolyarchError:
-    """The error with the place in the Dockerfile and the step's name."""
-    meta = plan.graph.meta.get(failed)
-    if meta is None:
-        return error
-    if error.location is None:
-        error.location = meta.location
-    if isinstance(error, StepError):
-        lines = error.output.rstrip().splitlines()[-20:]
-        shown = "\n".join(f"  | {line}" for line in lines)
-        error.detail = f"step: {meta.name}\nplatform: {error.platform}" + (f"\n{shown}" if shown else "")
-    elif not isinstance(error, (DockerfileError, CancelledError)) and meta.name not in error.detail:
-        error.detail = "\n".join(part for part in (f"step: {meta.name}", error.detail) if part)
-    return error

@@ -23,7 +23,11 @@ from polyarch.proof.finding import Mode
 @dataclass(frozen=True)
 class BuildRequest:
     """Everything ``polyarch build`` can be told, with buildx's names. Empty ``platforms`` is the host's.
-    ``fallback`` "emulate" lets platforms of a lost node be emulated elsewhere."""
+
+    ``fallback`` "emulate" lets platforms of a lost node be emulated elsewhere. ``done`` are vertices of an
+    earlier try whose results count even with ``no_cache``; ``options`` is how the command line said it all,
+    for the build's record.
+    """
 
     context: str = "."
     dockerfile: str | None = None
@@ -58,6 +62,9 @@ class BuildRequest:
     part: str = ""  # the folder to leave a part in
     part_of: tuple[Platform, ...] = ()
     part_repository: str = ""
+    keep_going: bool = False
+    done: frozenset[str] = frozenset()
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def epoch(self) -> str:
         """SOURCE_DATE_EPOCH as given, from the build arguments or the environment; "" for none."""
@@ -81,11 +88,12 @@ class BuiltPlatform:
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What a build left behind. ``seconds`` is how long it took."""
+    """What a build left behind. ``seconds`` is how long it took, ``id`` names its record in the history."""
 
     summary: ExportSummary
     platforms: tuple[BuiltPlatform, ...]
     seconds: float
+    id: str = ""
 
     @property
     def digest(self) -> str:

@@ -57,6 +57,7 @@ class Surroundings:
     runtime: str = ""
     accelerate: Mode = "auto"
     emulator_patience: float = 0
+    keep_going: bool = False
 
 
 class _LazyPrivilege:
@@ -76,7 +77,7 @@ class EmbeddedNode:
     """Solves graphs here. Implements ``Node``.
 
     It is also the home of every build (``builder.node``): ``layers``, ``notes`` and the local store serve
-    results of all nodes.
+    results of all nodes. ``failures`` are, after ``solve``, what failed by vertex.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class EmbeddedNode:
         self.imported: ChainedCache | None = None
         self.notes = Notes(known, imports)
         self._schedulers: list[Scheduler] = []
+        self.failures: Mapping[str, BaseException] = {}
         if imports is not None:
             self._cache = self.imported = ChainedCache(known, imports)
             imports.attach(self.layers, local.origins)
@@ -137,7 +139,15 @@ class EmbeddedNode:
     ) -> Mapping[str, Rootfs]:
         locks = FileLocks(self.state.locks)
         processes = max(4, os.cpu_count() or 1)
-        scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
+        scheduler = Scheduler(
+            self._cache,
+            events,
+            cancelled,
+            processes=processes,
+            locks=locks,
+            keep_going=self._around.keep_going,
+        )
+        self.failures = scheduler.failures
         results = scheduler.solve(self._tasks(graph), wanted)
         self._schedulers.append(scheduler)
         found: dict[str, Rootfs] = {}

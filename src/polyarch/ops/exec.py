@@ -20,6 +20,7 @@ from polyarch.ops.result import (
     digest_of,
     encode_record,
     first_key,
+    key_of,
     record_layers,
     restore,
     rootfs_of,
@@ -47,13 +48,11 @@ class ExecOperation:
         parts = [("the instruction", definition(self.op)), ("the base", digest_of(*inputs[0].identity))]
         mounted = [mount for mount in self.op.mounts if mount.input is not None]
         identities = [(f"mount {m.target}", digest_of(*inputs[m.input or 0].identity)) for m in mounted]
-        first = digest_of("exec", *(value for _, value in parts + identities))
+        first = key_of("exec", *(value for _, value in parts + identities))
         yield CacheKey(first_key(first, local=bool(self.local)), tuple(parts))
         if mounted:
             contents = [(f"mount {m.target}", _content(inputs[m.input or 0], m)) for m in mounted]
-            yield CacheKey(
-                digest_of("exec content", *(value for _, value in parts + contents)), tuple(contents)
-            )
+            yield CacheKey(key_of("exec content", *(value for _, value in parts + contents)), tuple(contents))
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         session, op = self.session, self.op
