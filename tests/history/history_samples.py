@@ -75,7 +75,7 @@ def events(at: float) -> list[Event]:
 def recorded(folder: Path, *, finish: bool = True) -> BuildRecord:
     """A build that took place, read back."""
     recorder = Recorder(folder, began, lambda event: None)
-    first = find(folder).began.at
+    first = find(folder, recorder.id).began.at
     for event in events(first):
         recorder(event)
     if finish:
@@ -88,4 +88,4 @@ def recorded(folder: Path, *, finish: bool = True) -> BuildRecord:
             ),
             sizes={"sha256:c": 1_200_000},
         )
-    return load(find(folder))
+    return load(find(folder, recorder.id))
