@@ -147,3 +147,13 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
     with serve_in_thread(tmp_path / "registry") as address:
         yield address
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written instead of compared."""
+    return bool(request.config.getoption("--update"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from polyarch.dockerfile.ports import port_specifications
 from polyarch.errors import DockerfileError
 from polyarch.graph import gotext
-from polyarch.graph.ports import port_specifications
 from polyarch.graph.signals import check_signal
 from polyarch.graph.vertex import ExecOp, Vertex
 from polyarch.oci.config import Healthcheck
