@@ -18,6 +18,7 @@ from polyarch.builder import caching
 from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.crew import Crew, Share, labelled
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
+from polyarch.builder.emulators import take_missing
 from polyarch.builder.node import NodeLostError
 from polyarch.builder.records import Builders
 from polyarch.content.lease import Lease
@@ -124,6 +125,8 @@ def _run(
                 events(Warning(finding.rule, finding.message, finding.url, place.file, place.start))
             _check_tags(request, client)
             ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
+            if take_missing(ahead, plan.graph, lambda: crew.preview(plan.works()), node, events):
+                ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
             refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events)
 
             def make(cancelled: Event) -> tuple[ExportSummary, tuple[Learnt, ...]]:

@@ -25,7 +25,7 @@ _VARIANTS = {"arm": ("v7", "v6")}  # what is built for when only the architectur
 
 def report(state: State, *, full: bool = False) -> NodeReport:
     """This machine's facts; with ``full`` also what takes seconds: what is missing, and the cache's size."""
-    native, emulated = _platforms(Emulators.discover())
+    native, emulated = _platforms(Emulators.discover(taken=state.emulators / "taken"))
     there = next(folder for folder in (state.root, *state.root.parents) if folder.exists())
     disk = shutil.disk_usage(there)
     system = os.uname()

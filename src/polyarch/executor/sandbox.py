@@ -54,7 +54,9 @@ class Sandbox:
         """
         if privileged is None:
             privileged = os.geteuid() == 0 and syscalls.may_mount()
-        return cls(state, emulators or Emulators.discover(), privileged=privileged)
+        return cls(
+            state, emulators or Emulators.discover(taken=state.emulators / "taken"), privileged=privileged
+        )
 
     def __enter__(self) -> Sandbox:
         return self
@@ -176,7 +178,7 @@ class Sandbox:
 
     def _registrations(self) -> list[tuple[str, str, bool]]:
         """The emulators a step gets: with the dispatcher in front where they keep argv[0], which it needs."""
-        folder = self._state.root / "emulators"
+        folder = self._state.emulators
         return [
             (qemu, os.path.realpath(prepared(Path(path), qemu, folder)) if keep else path, keep)
             for qemu, path, keep in self._emulators.registrations()
