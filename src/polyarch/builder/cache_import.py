@@ -144,14 +144,22 @@ class CacheImport:
         """Let ``layers`` find here what it does not have."""
 
         def elsewhere(id: str) -> Layer | None:
-            for source in self._sources:
-                for part in source.load(self._warn):
-                    if (found := part.layers.get(id)) is not None:
-                        origins.record({found.blob.descriptor.digest: (source.place,)})
-                        return layers.remote_layer(id, found.blob, found.made_as)
-            return None
+            found = self.find(id)
+            if found is None:
+                return None
+            place, layer = found
+            origins.record({layer.blob.descriptor.digest: (place,)})
+            return layers.remote_layer(id, layer.blob, layer.made_as)
 
         layers.elsewhere = elsewhere
+
+    def find(self, id: str) -> tuple[str, cache_table.Layer] | None:
+        """Where a layer can be had (as origins are written), and what is known of it."""
+        for source in self._sources:
+            for part in source.load(self._warn):
+                if (found := part.layers.get(id)) is not None:
+                    return source.place, found
+        return None
 
     def blame(self, layer_id: str) -> None:
         """Ask those no more that offered a layer which is not what they said."""

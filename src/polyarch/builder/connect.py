@@ -16,13 +16,17 @@ def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) 
     match record.driver:
         case "embedded":
             return home
-        case "remote" | "docker-engine":
+        case "remote" | "docker":
             from polyarch.builder.buildkit.node import open_node
 
             return open_node(record, home, surroundings)
+        case "ssh":
+            from polyarch.builder.ssh.node import SshNode
+
+            return SshNode(record, home, surroundings)
         case driver:
             raise UnsupportedError(
                 f"node {record.name}: there is no driver {driver!r}",
-                hint="drivers are embedded, ssh, remote, docker-engine and kubernetes",
+                hint="drivers are embedded, ssh, remote, docker, docker-container and kubernetes",
                 reason="unknown-driver",
             )

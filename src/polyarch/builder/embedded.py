@@ -8,25 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from polyarch.builder import here
-from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.quota import keep_within
-from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import NotFoundError
-from polyarch.executor import cpu
 from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
 from polyarch.graph.vertex import Graph, ImageOp
+from polyarch.image.cache_table import Layer as CachedLayer
+from polyarch.image.origins import Origins
 from polyarch.image.sparse import SparseStore
 from polyarch.layer.layer import Layer, Privilege
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
-from polyarch.oci.platform import Platform
+from polyarch.oci.platform import Platform, host
 from polyarch.oci.reference import Reference
 from polyarch.ops.make import operation
 from polyarch.ops.result import Result
@@ -37,10 +35,11 @@ from polyarch.registry.client import Client
 from polyarch.solver.cache import CacheStore, SqliteCache
 from polyarch.solver.events import EventSink, ignore
 from polyarch.solver.locks import FileLocks
-from polyarch.solver.remote import ChainedCache, Notes
+from polyarch.solver.remote import ChainedCache, Elsewhere, Notes
 from polyarch.solver.scheduler import Finding, Scheduler, Task
 
 if TYPE_CHECKING:
+    from polyarch.builder.ssh.transport import Ssh
     from polyarch.executor.runtimes import RuntimeExecutor
     from polyarch.ops.twins.accelerator import Accelerator
 
@@ -56,8 +55,19 @@ class Surroundings:
     allow: frozenset[str] = frozenset()
     runtime: str = ""
     accelerate: Mode = "auto"
-    emulator_patience: float = 0
-    keep_going: bool = False
+    begun: Mapping[str, Ssh] = field(default_factory=dict)  # connections to nodes that were begun before
+
+
+class Imports(Elsewhere, Protocol):
+    """Caches of other machines (``builder.cache_import.CacheImport``)."""
+
+    def attach(self, layers: LayerStore, origins: Origins) -> None:
+        """Let ``layers`` find there what it does not have."""
+        ...
+
+    def find(self, id: str) -> tuple[str, CachedLayer] | None:
+        """Where a layer can be had (as origins are written), and what is known of it."""
+        ...
 
 
 class _LazyPrivilege:
@@ -77,7 +87,7 @@ class EmbeddedNode:
     """Solves graphs here. Implements ``Node``.
 
     It is also the home of every build (``builder.node``): ``layers``, ``notes`` and the local store serve
-    results of all nodes. ``failures`` are, after ``solve``, what failed by vertex.
+    results of all nodes.
     """
 
     def __init__(
@@ -86,7 +96,7 @@ class EmbeddedNode:
         local: SparseStore,
         client: Client,
         surroundings: Surroundings,
-        imports: CacheImport | None = None,
+        imports: Imports | None = None,
         name: str = "default",
     ) -> None:
         self.name = name
@@ -94,6 +104,7 @@ class EmbeddedNode:
         self.local = local
         self.client = client
         self._around = surroundings
+        self.imports = imports
         self._sandbox: Sandbox | None = None
         self._runtime: RuntimeExecutor | None = None
         self._settling: list[threading.Thread] = []
@@ -106,26 +117,13 @@ class EmbeddedNode:
         self.imported: ChainedCache | None = None
         self.notes = Notes(known, imports)
         self._schedulers: list[Scheduler] = []
-        self.failures: Mapping[str, BaseException] = {}
         if imports is not None:
             self._cache = self.imported = ChainedCache(known, imports)
             imports.attach(self.layers, local.origins)
 
     @property
     def platforms(self) -> Sequence[Platform]:
-        return cpu.natives()
-
-    def report(self, *, full: bool = False) -> NodeReport:
-        """See ``Reports``."""
-        return here.report(self.state, full=full)
-
-    def usage(self, filters: Sequence[str] = ()) -> Sequence[Usage]:
-        """See ``Keeps``."""
-        return here.usage(self.state, filters)
-
-    def prune(self, wanted: Prune) -> Pruned:
-        """See ``Keeps``."""
-        return here.prune(self.state, wanted)
+        return (host(),)
 
     def sandbox(self) -> Sandbox:
         """The sandbox, started when first asked for."""
@@ -139,15 +137,7 @@ class EmbeddedNode:
     ) -> Mapping[str, Rootfs]:
         locks = FileLocks(self.state.locks)
         processes = max(4, os.cpu_count() or 1)
-        scheduler = Scheduler(
-            self._cache,
-            events,
-            cancelled,
-            processes=processes,
-            locks=locks,
-            keep_going=self._around.keep_going,
-        )
-        self.failures = scheduler.failures
+        scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
         results = scheduler.solve(self._tasks(graph), wanted)
         self._schedulers.append(scheduler)
         found: dict[str, Rootfs] = {}
@@ -187,7 +177,6 @@ class EmbeddedNode:
             proxies=self._around.proxies,
             allow=self._around.allow,
             accelerator=self._accelerator(graph),
-            emulator_patience=self._around.emulator_patience,
         )
         return [
             Task(

@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,9 @@ import click
 from polyarch.cli.docker_flags import DockerCommand
 
 if TYPE_CHECKING:
+    from polyarch.builder.instance import Builder
+    from polyarch.builder.ssh.transport import Ssh
+    from polyarch.oci.platform import Platform
     from polyarch.request import BuildOutcome, BuildRequest
 
 _MANY: dict[str, Any] = {"multiple": True}
@@ -84,12 +88,6 @@ _MANY: dict[str, Any] = {"multiple": True}
     default="auto",
     help="Run programs of emulated steps as their native twins; strict: run steps both ways and compare.",
 )
-@click.option(
-    "--emulator-timeout",
-    default="",
-    metavar="DURATION",
-    help="Kill an emulated step that writes nothing for so long, such as 10m.",
-)
 @click.option("--check", is_flag=True, help="Check the Dockerfile and build nothing.")
 @click.option(
     "--call", default="build", metavar="build|check|outline|targets", help="What to do with the Dockerfile."
@@ -108,14 +106,6 @@ _MANY: dict[str, Any] = {"multiple": True}
 )
 @click.option("--part", "part", default="", metavar="DIR", help="Leave a part here, for polyarch merge.")
 @click.option("--part-of", "part_of", metavar="P[,P…]", help="With --part: the whole image's.", **_MANY)
-@click.option("--keep-going", is_flag=True, help="When a platform fails, finish the others; tag nothing.")
-@click.option(
-    "--resume",
-    is_flag=False,
-    flag_value="",
-    metavar="[REF]",
-    help="Do again what a failed build did not (default: the last that failed).",
-)
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--builder", default="", metavar="NAME", help="The builder to use, instead of the current one.")
 @click.option(
@@ -137,7 +127,7 @@ def build(**options: Any) -> int:
 
         return answer(call, options)
     with ExitStack() as stack:
-        request = _resumed(options, stack) if options["resume"] is not None else request_of(options, stack)
+        request = request_of(options, stack)
         if options["dry_run"]:
             from polyarch.cli.plan import show
 
@@ -145,30 +135,22 @@ def build(**options: Any) -> int:
         return _run(request, options)
 
 
-def _resumed(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
-    """The request of a recorded build; ``options`` becomes what it was asked with, too."""
-    from dataclasses import replace
-
-    from polyarch.cli.resume import recorded
-
-    given, done = recorded(options["resume"], click.get_current_context())
-    options.clear()
-    options.update(given)
-    return replace(request_of(options, stack), done=done)
-
-
 def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     """What the options ask for; agents for key files end with ``stack``. UsageError where they are wrong."""
     from polyarch.builder.records import Builders
-    from polyarch.cli import options as values
     from polyarch.content.state import State
     from polyarch.errors import UsageError
-    from polyarch.export import annotations, cache_options, output
-    from polyarch.graph.named import build_contexts
     from polyarch.oci.platform import parse_list
-    from polyarch.request import BuildRequest, names_of
 
     platforms = parse_list(options["platform"] or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")])
+    builder = Builders(State.default()).selected(options["builder"])
+    begun = _begin(builder, platforms, stack)  # ssh is at work while the rest is imported
+
+    from polyarch.cli import options as values
+    from polyarch.export import annotations, cache_options, output
+    from polyarch.graph.named import build_contexts
+    from polyarch.request import BuildRequest, names_of
+
     outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"])
     tags = names_of(options["tags"])
     if any(out.push and not (tags or out.names) for out in outputs):
@@ -208,17 +190,24 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
         accelerate=options["accelerate"],
-        emulator_timeout=values.duration("--emulator-timeout", options["emulator_timeout"]),
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
         if_tag_is=options["if_tag_is"],
-        builder=Builders(State.default()).selected(options["builder"]),
+        builder=builder,
+        begun=begun,
         fallback=options["fallback"] or "",
         part=options["part"],
         part_of=parse_list(options["part_of"]),
-        keep_going=options["keep_going"],
-        options=options | {"platform": [str(platform) for platform in platforms]},
     )
+
+
+def _begin(builder: Builder, platforms: Sequence[Platform], stack: ExitStack) -> dict[str, Ssh]:
+    """Reach nodes on other machines, where the builder has such."""
+    if not any(node.driver == "ssh" for node in builder.nodes):
+        return {}
+    from polyarch.builder.ssh.early import begin
+
+    return begin(builder, platforms, stack)
 
 
 def _run(request: BuildRequest, options: dict[str, Any]) -> int:
@@ -338,7 +327,7 @@ def _metadata(outcome: BuildOutcome) -> dict[str, Any]:
     import msgspec
 
     summary = outcome.summary
-    found: dict[str, Any] = {"buildx.build.ref": f"embedded/embedded0/{outcome.id}"}
+    found: dict[str, Any] = {"buildx.build.ref": f"embedded/embedded0/{uuid.uuid4().hex[:25]}"}
     if summary.descriptor is not None:
         found["containerimage.descriptor"] = msgspec.to_builtins(summary.descriptor)
         found["containerimage.digest"] = summary.digest

@@ -43,22 +43,24 @@ def export(
     cancelled: Event | None = None,
     before_tags: BeforeTags | None = None,
     stdout: BinaryIO | None = None,
+    store: SparseStore | None = None,
 ) -> ExportSummary:
     """Do what ``outputs`` say; without any, the image stays in the local store under ``tags``.
 
     ``tags`` go before the names of the outputs. ``before_tags`` is asked for every image, when its content
     is everywhere and before any name is given to it; what it raises stops the export. An image whose push
-    failed has its names in the local store all the same.
+    failed has its names in the local store all the same. ``store`` is the local store of the build, where
+    nodes hold some of its layers.
     """
     check_outputs(outputs, tags, platforms=len(result.results))
-    origins = Origins(state)
+    store = store or SparseStore(layout, Origins(state), client)
     work = _Export(
         result=result,
         tags=tuple(tags),
         layout=layout,
-        store=SparseStore(layout, origins, client),
+        store=store,
         client=client,
-        assembler=Assembler(result, layout, origins, cancelled or Event()),
+        assembler=Assembler(result, store, cancelled or Event()),
         sink=progress,
         cancelled=cancelled or Event(),
         before_tags=before_tags,
@@ -155,6 +157,7 @@ class _Export:
                 self._name_locally(image, output, report)
                 return
             repositories = self._upload(image, output, report)
+            self.assembler.remember(image, repositories)
             self._prove(image)
             self._name_locally(image, output, report)
             with report.phase(f"pushing manifest {image.descriptor.digest}"):
@@ -224,6 +227,7 @@ class _Export:
     def _name_locally(self, image: AssembledImage, output: Output, report: Reporter) -> None:
         names = self._names(output)
         descriptor = image.descriptor
+        self.store.fetch_held(image.layers)
         given = []
         if not output.push_by_digest:
             for name in names:

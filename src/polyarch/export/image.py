@@ -6,7 +6,7 @@ Nothing is named here; a manifest without a name does no harm.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from threading import Event
@@ -14,7 +14,6 @@ from threading import Event
 import msgspec
 
 from polyarch.content.copy import Repository
-from polyarch.content.layout import Layout
 from polyarch.errors import CancelledError, NotFoundError, UsageError
 from polyarch.export.annotations import Annotation, Level, select
 from polyarch.export.output import Output
@@ -23,7 +22,7 @@ from polyarch.export.result import BuildResult, ExportedPlatform, PlatformResult
 from polyarch.image import assemble, cache_table
 from polyarch.image.assemble import MediaTypes
 from polyarch.image.cache_table import INLINE, MAX_INLINE
-from polyarch.image.origins import Origins
+from polyarch.image.sparse import SparseStore
 from polyarch.layer.layer import Blob, Compression, Layer
 from polyarch.layer.stored import wanted_key
 from polyarch.oci.descriptor import Descriptor
@@ -57,19 +56,21 @@ class Form:
 @dataclass(frozen=True)
 class AssembledImage:
     """An image in the local store. ``descriptor`` is the index, or the manifest of a single platform; it
-    carries the annotations descriptors of it shall have."""
+    carries the annotations descriptors of it shall have; ``layers`` are those of all variants."""
 
     descriptor: Descriptor
     platforms: tuple[ExportedPlatform, ...]
+    layers: tuple[Descriptor, ...] = ()
 
 
 class Assembler:
     """Makes images of one result; each form once."""
 
-    def __init__(self, result: BuildResult, layout: Layout, origins: Origins, cancelled: Event) -> None:
+    def __init__(self, result: BuildResult, store: SparseStore, cancelled: Event) -> None:
         self._result = result
-        self._layout = layout
-        self._origins = origins
+        self._store = store
+        self._layout = store.layout
+        self._origins = store.origins
         self._cancelled = cancelled
         self._made: dict[Form, AssembledImage] = {}
 
@@ -82,29 +83,30 @@ class Assembler:
 
     def _make(self, form: Form, report: Reporter) -> AssembledImage:
         results = self._result.results
-        single = len(results) == 1 and not self._result.indexed
+        single = len(results) == 1
         _check_levels(form.annotations, single=single)
         with report.phase("exporting layers"):
             blobs = self._blobs(form.compression)
         self._record_origins(blobs)
+        layers = tuple(blob.descriptor for blob in blobs.values())
         platforms = []
         children = []
         for one in results:
-            layers = [blobs[layer.id] for layer in one.rootfs.layers]
-            exported = self._manifest(one, layers, form, report)
+            own = [blobs[layer.id] for layer in one.rootfs.layers]
+            exported = self._manifest(one, own, form, report)
             report.line(f"exporting manifest {exported.manifest.digest}")
             report.line(f"exporting config {exported.config_digest}")
             platforms.append(exported)
             children.append(exported.manifest)
         if single:
-            return AssembledImage(children[0], tuple(platforms))
+            return AssembledImage(children[0], tuple(platforms), layers)
         annotations = select(form.annotations, "index")
         raw = assemble.index(children, annotations=annotations, media_types=form.media_types)
         self._keep(raw)
         report.line(f"exporting manifest list {raw.digest}")
         described = select(form.annotations, "index-descriptor")
         whole = msgspec.structs.replace(raw.descriptor, annotations=described)
-        return AssembledImage(whole, tuple(platforms))
+        return AssembledImage(whole, tuple(platforms), layers)
 
     def _blobs(self, compression: Compression) -> dict[str, Blob]:
         """The blob of every layer by the layer's id; layers that platforms share are made once."""
@@ -133,13 +135,19 @@ class Assembler:
             places = tuple(self._result.origins.get(digest, ())) or self._origin_of(id)
             if places:
                 known[digest] = places
-            elif not self._layout.exists(digest) and not self._origins.places(digest):
+            elif not self._store.exists(digest):
                 raise NotFoundError(
                     f"layer {digest} is neither in the local store nor known to be anywhere else",
                     hint="build again with --pull",
                     reason="layer-lost",
                 )
         self._origins.record(known)
+
+    def remember(self, image: AssembledImage, repositories: Iterable[str]) -> None:
+        """An image was pushed: what of it is not here can be had from there."""
+        places = tuple(repositories)
+        missing = [one.digest for one in image.layers if not self._layout.exists(one.digest)]
+        self._origins.record(dict.fromkeys(missing, places))
 
     def _origin_of(self, id: str) -> tuple[str, ...]:
         """The repository a base's layer would be fetched from, where the layer itself knows."""
@@ -178,9 +186,7 @@ class Assembler:
         )
         unique = {layer.descriptor.digest: layer.descriptor.size for layer in layers}
         size = len(made.manifest.data) + made.config.size + sum(unique.values())
-        ids = (layer.id for layer in one.rootfs.layers)
-        sizes = tuple((id, blob.descriptor.size) for id, blob in zip(ids, layers, strict=True))
-        return ExportedPlatform(one.platform, descriptor, made.config.digest, size, sizes)
+        return ExportedPlatform(one.platform, descriptor, made.config.digest, size)
 
     def _keep(self, raw: Raw) -> None:
         self._layout.push_bytes(raw.data, raw.media_type)

@@ -8,9 +8,10 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO, Protocol
 
-from polyarch.content.copy import Progress, copy
+from polyarch.content.copy import Progress, Repository, copy
 from polyarch.content.layout import Layout
 from polyarch.content.store import Store
+from polyarch.content.verify import verified
 from polyarch.content.walk import children, is_manifest
 from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.image.origins import Origins
@@ -28,23 +29,64 @@ class Repositories(Protocol):
     def repository(self, reference: Reference, /) -> Store: ...
 
 
+class Held(Protocol):
+    """Content that a node of the running build holds; gone when the build is over."""
+
+    def exists(self, digest: str) -> bool: ...
+
+    def open(self, wanted: Descriptor) -> BinaryIO: ...
+
+    def deliver(self, wanted: Descriptor, target: Repository) -> bool:
+        """Let the node put the content into ``target`` itself; whether that worked."""
+        ...
+
+
 class SparseStore:
-    """A layout whose missing blobs are read from their origins. Writes and names are the layout's."""
+    """A layout whose missing blobs are read from their origins. Writes and names are the layout's.
+
+    ``held`` is what nodes hold while a build runs; they are asked before origins.
+    """
 
     def __init__(self, layout: Layout, origins: Origins, client: Repositories) -> None:
         self.layout = layout
         self.origins = origins
+        self.held: list[Held] = []
         self._client = client
 
     def exists(self, digest: str) -> bool:
         """Whether the layout has it, or an origin is known that should."""
-        return self.layout.exists(digest) or bool(self.origins.places(digest))
+        return (
+            self.layout.exists(digest)
+            or self._holder(digest) is not None
+            or bool(self.origins.places(digest))
+        )
+
+    def deliver(self, wanted: Descriptor, target: Repository) -> bool:
+        """See ``content.copy.Delivers``: what only a node holds it sends itself."""
+        holder = None if self.layout.exists(wanted.digest) else self._holder(wanted.digest)
+        return holder is not None and holder.deliver(wanted, target)
+
+    def fetch_held(self, digests: Iterable[Descriptor]) -> None:
+        """Take what only nodes hold into the layout."""
+        for descriptor in digests:
+            digest = descriptor.digest
+            holder = self._holder(digest)
+            if holder is None or self.layout.exists(digest) or self.origins.places(digest):
+                continue
+            with holder.open(descriptor) as source:
+                self.layout.push(source, descriptor)
+
+    def _holder(self, digest: str) -> Held | None:
+        return next((one for one in self.held if one.exists(digest)), None)
 
     def open(self, wanted: Descriptor) -> BinaryIO:
         """From the layout, or the first origin that answers; NotFoundError names the origins asked."""
         try:
             return self.layout.open(wanted)
         except NotFoundError:
+            holder = self._holder(wanted.digest)
+            if holder is not None:
+                return verified(holder.open(wanted), wanted, where="a node")
             places = self.origins.places(wanted.digest)
             if not places:
                 raise

@@ -147,6 +147,11 @@ class LayerStore:
         """
         return self._load(id) or self.elsewhere(id)
 
+    def here(self, id: str) -> Layer | None:
+        """``load``, without asking elsewhere: a layer whose bytes need not be fetched from anywhere."""
+        found = self._load(id)
+        return found if found is not None and local_forms(self, id) else None
+
     def _load(self, id: str) -> Layer | None:
         with self._lock:
             layer = next((layer for (other, _), layer in self._layers.items() if other == id), None)

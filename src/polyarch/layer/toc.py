@@ -138,22 +138,23 @@ def _quoted(entry: Entry) -> Entry:
     """Bytes that are not UTF-8 cannot be encoded: a NUL, which no name has, marks hexadecimal digits."""
     return msgspec.structs.replace(
         entry,
-        path=_quote(entry.path),
-        link=_quote(entry.link),
-        xattrs={_quote(name): value for name, value in entry.xattrs.items()},
+        path=quoted(entry.path),
+        link=quoted(entry.link),
+        xattrs={quoted(name): value for name, value in entry.xattrs.items()},
     )
 
 
 def _unquoted(entry: Entry) -> Entry:
     return msgspec.structs.replace(
         entry,
-        path=_unquote(entry.path),
-        link=_unquote(entry.link),
-        xattrs={_unquote(name): value for name, value in entry.xattrs.items()},
+        path=unquoted(entry.path),
+        link=unquoted(entry.link),
+        xattrs={unquoted(name): value for name, value in entry.xattrs.items()},
     )
 
 
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
+    """A name as text that can be encoded: bytes that are not UTF-8 become a NUL and hexadecimal digits."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -161,5 +162,6 @@ def _quote(text: str) -> str:
     return text
 
 
-def _unquote(text: str) -> str:
+def unquoted(text: str) -> str:
+    """What ``quoted`` was given."""
     return os.fsdecode(bytes.fromhex(text[1:])) if text.startswith("\0") else text

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from polyarch.layer.distant import DistantLayer
 from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
@@ -98,7 +99,7 @@ def evidence_of(one: Built, layers: LayerStore) -> Evidence:
 
 def _is_known(layer: Layer, layers: LayerStore) -> bool:
     """Whether the table of contents is there, or cheap to make."""
-    if not isinstance(layer, StoredLayer) or layer.kind != "image":
+    if not isinstance(layer, StoredLayer) or layer.kind != "image" or isinstance(layer, DistantLayer):
         return True
     if layers.existing_tree(layer.id) is not None or _is_small(layer, layers):
         return True  # whoever made the tree has read the table of contents
@@ -126,7 +127,8 @@ def _read(rootfs: Rootfs, path: str, layers: LayerStore) -> Program | None:
                 return of_stream(file)
         except OSError:
             pass  # only the step's owner may read it
-    if isinstance(layer, StoredLayer) and layer.kind == "image" and not _is_small(layer, layers):
+    big = isinstance(layer, StoredLayer) and layer.kind == "image" and not _is_small(layer, layers)
+    if big and not isinstance(layer, DistantLayer):
         return None
     with layer.open(entry) as stream:
         return of_stream(stream)

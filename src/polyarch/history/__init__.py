@@ -1,1 +1,0 @@
-"""What builds did: a file for each, written while it runs, read by ``polyarch history`` and ``logs``."""
