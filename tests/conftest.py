@@ -25,6 +25,8 @@ from polyarch.content.state import State
 
 BUSYBOX = "base/busybox:latest"
 MAY_SKIP = {"peers", *os.environ.get("POLYARCH_MAY_SKIP", "").split(",")}
+if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
+    MAY_SKIP.add("browser")  # only Debian has one that scripts/install-system can install
 _skipped: list[str] = []
 
 
@@ -42,9 +44,16 @@ def lacks(marker: str) -> str:
             return "" if found else "no QEMU user-mode emulator here (make install)"
         case "network":
             return "" if not os.environ.get("POLYARCH_OFFLINE") else "POLYARCH_OFFLINE is set"
+        case "browser":
+            return "" if _has_browser() else "no Chromium here (make install, where the distribution has one)"
         case "peers":
             return "" if os.environ.get("POLYARCH_PEERS") else "POLYARCH_PEERS is not set"
     return ""
+
+
+def _has_browser() -> bool:
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    return any(shutil.which(name) for name in names)
 
 
 def _has_namespaces() -> bool:
@@ -138,3 +147,13 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
     with serve_in_thread(tmp_path / "registry") as address:
         yield address
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written instead of compared."""
+    return bool(request.config.getoption("--update"))

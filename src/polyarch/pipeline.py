@@ -13,32 +13,35 @@ from typing import BinaryIO
 
 import msgspec
 
+from polyarch import dockerfile
 from polyarch.builder import caching
 from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.crew import Crew, Share, labelled
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
+from polyarch.builder.emulators import take_missing
 from polyarch.builder.node import NodeLostError
 from polyarch.builder.records import Builders
 from polyarch.content.lease import Lease
 from polyarch.content.state import State
 from polyarch.context.main import MainContext, open_context, open_directory
+from polyarch.dockerfile.program import instructions
 from polyarch.errors import (
-    CancelledError,
-    DockerfileError,
     NotFoundError,
     PolyarchError,
     RegistryError,
-    StepError,
 )
 from polyarch.export.cache import Learnt
 from polyarch.export.cache_options import insecure_caches
 from polyarch.export.exporter import check_outputs, export, insecure_hosts
 from polyarch.export.result import BuildResult, ExportSummary, PlatformResult
+from polyarch.failing import explained, several
+from polyarch.graph import epoch as epochs
 from polyarch.graph.arguments import proxy_environment
 from polyarch.graph.convert import TargetResult, rfc3339
 from polyarch.graph.draft import stamped
 from polyarch.graph.stages import NamedContext, Options
 from polyarch.graph.vertex import ExecOp
+from polyarch.history.recorder import Recorder
 from polyarch.image.locate import local_store
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
@@ -55,9 +58,10 @@ from polyarch.proof.finding import IGNORE_FILE, Policy, read_ignore_file, refuse
 from polyarch.proof.preflight import Check, Given, Problem, PushChecks
 from polyarch.proof.tag_guard import check_tags, parse
 from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
+from polyarch.recording import close_record, planned, recording, veiled
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
-from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform
+from polyarch.request import BuildOutcome, BuildRequest, BuiltPlatform, steered
 from polyarch.solver.cache import SqliteCache
 from polyarch.solver.events import Event as AnyEvent
 from polyarch.solver.events import EventSink, VertexCompleted, Warning, ignore
@@ -82,18 +86,31 @@ def run(
     started = time.monotonic()
     state = state or State.default()
     cancelled = cancelled or Event()
-    request = as_part(request)
+    request = steered(as_part(request))
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
+    with recording(request, state, events) as record:
+        return _run(veiled(request, record), state, record, cancelled, stdin, started, witness)
+
+
+def _run(
+    request: BuildRequest,
+    state: State,
+    events: Recorder,
+    cancelled: Event,
+    stdin: BinaryIO | None,
+    started: float,
+    witness: Witness | None,
+) -> BuildOutcome:
     with Lease(state.leases), _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
-        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        context = _open(request, state, stdin)
         local = local_store(state, client)
         imports = _imports(request, client, events)
         around = _surroundings(request, context, state)
         if witness is not None:
             around = replace(around, contexts=witness.watching(around.contexts))
         node = EmbeddedNode(state, local, client, around, imports)
-        crew = Crew(request.builder, node, around, request.fallback)
+        crew = Crew(request.builder, node, around, request.fallback, keep_going=request.keep_going)
         Builders(state).touch(request.builder.name)
         try:
             plans = Plans(
@@ -101,11 +118,15 @@ def run(
                 crew.shares(request.platforms, events),
             )
             plan = plans.now
+            plan.graph.trust(request.done)
+            events(planned(plan, context))
             for finding in plan.findings:
                 place = finding.location
                 events(Warning(finding.rule, finding.message, finding.url, place.file, place.start))
             _check_tags(request, client)
             ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
+            if take_missing(ahead, plan.graph, lambda: crew.preview(plan.works()), node, events):
+                ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
             refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events)
 
             def make(cancelled: Event) -> tuple[ExportSummary, tuple[Learnt, ...]]:
@@ -125,11 +146,14 @@ def run(
                 cancelled=cancelled,
                 fresh=request.no_cache or bool(request.no_cache_stages),
             )
+            records = {digest: found.record for digest, found in crew.findings.items()}
         finally:
             crew.close()
         if witness is not None:
             witness.conclude(plans.now, summary, client)
-    return BuildOutcome(summary, tuple(_built(plans.now)), time.monotonic() - started)
+    outcome = BuildOutcome(summary, tuple(_built(plans.now)), time.monotonic() - started, events.id)
+    close_record(events, outcome, records, summary.layers)
+    return outcome
 
 
 def _built(plan: BuildPlan) -> Iterator[BuiltPlatform]:
@@ -147,7 +171,9 @@ def _make(
     try:
         solved = crew.solve(plans.now.works(), seen.of, cancelled, plans.again)
     except PolyarchError as error:
-        raise _explained(error, seen.failed, plans.now) from None
+        if request.keep_going:
+            raise several(error, crew.failures, plans.now) from None
+        raise explained(error, seen.failed, plans.now) from None
     plan = plans.now
     result = _assemble(plan, solved, request, node)
     _prove(result, plan, request, node, events)
@@ -179,7 +205,7 @@ def preview(
     cached or why not. Nothing is executed."""
     state = state or State.default()
     with _client(request) as client:
-        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        context = _open(request, state, stdin)
         around = _surroundings(request, context, state)
         imports = _imports(request, client, ignore)
         node = EmbeddedNode(state, local_store(state, client), client, around, imports)
@@ -213,7 +239,7 @@ def preflight(
     check_outputs(request.outputs, request.tags, platforms=len(request.platforms) or 1)
     with _client(request) as client:
         pushes = PushChecks(client, _pushed_to(request))
-        context = open_context(request.context, request.dockerfile, state, stdin or sys.stdin.buffer)
+        context = _open(request, state, stdin)
         rows: list[Check] = []
         found: list[Problem | Check] = []
         around = _surroundings(request, context, state)
@@ -265,7 +291,28 @@ def plan_build(
 ) -> BuildPlan:
     """Everything that can be known before anything runs; nothing is executed or written."""
     resolver = BaseResolver(local_store(state, client), client, request.pull, foreign=request.proof == "off")
-    return make_plan(context, _options(request), _targets(request, shares), resolver, shares)
+    options = _timed(_options(request), request, context, state)
+    return make_plan(context, options, _targets(request, shares), resolver, shares)
+
+
+def _open(request: BuildRequest, state: State, stdin: BinaryIO | None) -> MainContext:
+    keep = request.control("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+    place, file = request.context, request.dockerfile
+    return open_context(place, file, state, stdin or sys.stdin.buffer, keep_git_dir=keep)
+
+
+def _timed(options: Options, request: BuildRequest, context: MainContext, state: State) -> Options:
+    """With the time of SOURCE_DATE_EPOCH, wherever that comes from."""
+    given = request.epoch()
+    if not given and epochs.NAME not in context.dockerfile:
+        return options
+    from polyarch.context.git_url import is_git_url
+    from polyarch.context.http import is_http_url
+    from polyarch.context.times import source_time
+
+    remote = request.context if is_git_url(request.context) or is_http_url(request.context) else ""
+    program = instructions(dockerfile.parse(context.dockerfile, file=context.name))
+    return epochs.with_epoch(options, given, program, remote, lambda url: source_time(url, state))
 
 
 def _targets(request: BuildRequest, shares: Sequence[Share]) -> Sequence[Platform]:
@@ -288,9 +335,8 @@ def _options(request: BuildRequest) -> Options:
         hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         no_cache=request.no_cache,
         no_cache_stages=request.no_cache_stages,
-        epoch=request.epoch(),
-        several_platforms=len(request.platforms) > 1
-        or request.build_args.get("BUILDKIT_MULTI_PLATFORM", "") in ("1", "true"),
+        cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+        several_platforms=len(request.platforms) > 1 or request.control("BUILDKIT_MULTI_PLATFORM"),
     )
 
 
@@ -314,6 +360,8 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         runtime=request.runtime,
         accelerate=request.accelerate,
         begun=request.begun,
+        emulator_patience=request.emulator_timeout,
+        keep_going=request.keep_going,
     )
 
 
@@ -333,7 +381,8 @@ def _assemble(
             PlatformResult(target.platform, rootfs, _dated(target, rootfs, plan, node.notes, request))
         )
     origins = base_origins(plan.graph, plan.local)
-    return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch)
+    indexed = request.control("BUILDKIT_MULTI_PLATFORM")
+    return BuildResult(tuple(results), request.annotations, origins, plan.options.epoch, indexed)
 
 
 def _prove(
@@ -389,19 +438,3 @@ class _Watch:
             onward(event)
 
         return send
-
-
-def _explained(error: PolyarchError, failed: str, plan: BuildPlan) -> PolyarchError:
-    """The error with the place in the Dockerfile and the step's name."""
-    meta = plan.graph.meta.get(failed)
-    if meta is None:
-        return error
-    if error.location is None:
-        error.location = meta.location
-    if isinstance(error, StepError):
-        lines = error.output.rstrip().splitlines()[-20:]
-        shown = "\n".join(f"  | {line}" for line in lines)
-        error.detail = f"step: {meta.name}\nplatform: {error.platform}" + (f"\n{shown}" if shown else "")
-    elif not isinstance(error, (DockerfileError, CancelledError)) and meta.name not in error.detail:
-        error.detail = "\n".join(part for part in (f"step: {meta.name}", error.detail) if part)
-    return error

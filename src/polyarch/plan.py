@@ -44,8 +44,8 @@ class BuildPlan:
 
     def step_names(self) -> list[str]:
         """What is shown of every vertex that takes part, in order."""
-        behind = {digest for target in self.targets for digest in _behind(target.vertex)}
-        return [self.graph.meta[digest].name for digest in self.graph.vertices if digest in behind]
+        needed = {digest for target in self.targets for digest in behind(target.vertex)}
+        return [self.graph.meta[digest].name for digest in self.graph.vertices if digest in needed]
 
     def works(self, shares: Sequence[Share] | None = None) -> list[Work]:
         """What each node has to solve."""
@@ -62,7 +62,7 @@ class BuildPlan:
     def strategy(self, target: TargetResult) -> str:
         """How the target's code is made: "native", "cross-compiled", "emulated", or "copied" where nothing
         runs at all."""
-        ran = [v.op.platform for v in _behind(target.vertex).values() if isinstance(v.op, ExecOp)]
+        ran = [v.op.platform for v in behind(target.vertex).values() if isinstance(v.op, ExecOp)]
         if not ran:
             return "copied"
         share = self.share_of(target)
@@ -71,7 +71,7 @@ class BuildPlan:
         return "native" if share.runs_natively(target.platform) else "cross-compiled"
 
 
-def _behind(vertex: Vertex | None) -> Mapping[str, Vertex]:
+def behind(vertex: Vertex | None) -> Mapping[str, Vertex]:
     """The vertex and everything it depends on, by digest."""
     found: dict[str, Vertex] = {}
     pending = [vertex] if vertex is not None else []

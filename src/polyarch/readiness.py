@@ -31,7 +31,7 @@ def look_ahead(plan: BuildPlan, given: Given, state: State, verdicts: Verdicts) 
     own = Graph(plan.graph.reach(here), plan.graph.meta)
     return [
         *check_steps(plan.graph, given),
-        *check_executors(own, verdicts),
+        *check_executors(own, verdicts, taken=state.emulators / "taken"),
         check_space(own, state, plan.local.layout),
     ]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyarch.builder.instance import DEFAULT, Builder
-from polyarch.errors import PolyarchError, UsageError
+from polyarch.errors import UsageError
 from polyarch.export.annotations import Annotation
 from polyarch.export.cache_options import CacheFrom, CacheTo
 from polyarch.export.output import Output
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class BuildRequest:
     """Everything ``polyarch build`` can be told, with buildx's names. Empty ``platforms`` is the host's.
+
     ``fallback`` "emulate" lets platforms of a lost node be emulated elsewhere; ``begun`` are connections to
-    nodes that were begun already (``builder.ssh.early``)."""
+    nodes that were begun already (``builder.ssh.early``). ``done`` are vertices of an earlier try whose
+    results count even with ``no_cache``; ``options`` is how the command line said it all, for the build's
+    record.
+    """
 
     context: str = "."
     dockerfile: str | None = None
@@ -54,6 +58,7 @@ class BuildRequest:
     allow: frozenset[str] = frozenset()
     runtime: str = ""
     accelerate: Acceleration = "auto"
+    emulator_timeout: float = 0  # seconds an emulated step may be silent, 0: for ever
     proof: Mode = "default"
     proof_ignore: tuple[str, ...] = ()
     if_tag_is: str = ""
@@ -63,17 +68,17 @@ class BuildRequest:
     part: str = ""  # the folder to leave a part in
     part_of: tuple[Platform, ...] = ()
     part_repository: str = ""
+    keep_going: bool = False
+    done: frozenset[str] = frozenset()
+    options: Mapping[str, object] = field(default_factory=dict)
 
-    def epoch(self) -> int | None:
-        """SOURCE_DATE_EPOCH, from the build arguments or the environment. PolyarchError when no number."""
-        text = self.build_args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
-        if not text:
-            return None
-        if not text.isdigit():
-            raise PolyarchError(
-                f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds", reason="invalid-epoch"
-            )
-        return int(text)
+    def epoch(self) -> str:
+        """SOURCE_DATE_EPOCH as given, from the build arguments or the environment; "" for none."""
+        return self.build_args.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
+
+    def control(self, name: str) -> bool:
+        """Whether a build argument that steers the build is set to what Go takes for true."""
+        return self.build_args.get(name, "") in ("1", "t", "T", "true", "TRUE", "True")
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,12 @@ class BuiltPlatform:
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What a build left behind. ``seconds`` is how long it took."""
+    """What a build left behind. ``seconds`` is how long it took, ``id`` names its record in the history."""
 
     summary: ExportSummary
     platforms: tuple[BuiltPlatform, ...]
     seconds: float
+    id: str = ""
 
     @property
     def digest(self) -> str:
@@ -110,3 +116,17 @@ def names_of(tags: Sequence[str]) -> tuple[Reference, ...]:
             raise UsageError(f"a tag cannot have a digest: {tag!r}", reason="invalid-tag")
         found.append(reference)
     return tuple(dict.fromkeys(found))
+
+
+def steered(request: BuildRequest) -> BuildRequest:
+    """``request`` as its build arguments change it: BUILDKIT_INLINE_CACHE adds an inline cache, and
+    BUILDKIT_MULTI_PLATFORM gives the result of one platform the form of several."""
+    if request.control("BUILDKIT_INLINE_CACHE") and all(to.type != "inline" for to in request.cache_to):
+        request = replace(request, cache_to=(*request.cache_to, CacheTo("inline")))
+    if request.control("BUILDKIT_MULTI_PLATFORM"):
+        outputs = tuple(
+            replace(output, platform_split=True) if output.platform_split is None else output
+            for output in request.outputs
+        )
+        request = replace(request, outputs=outputs)
+    return request

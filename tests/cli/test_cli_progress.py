@@ -37,7 +37,7 @@ def test_rawjson_is_what_readers_of_buildkits_status_expect(capsys: pytest.Captu
     (failed,) = rows[3]["vertexes"]
     assert failed["started"] == "2023-11-14T22:13:20.500000Z"
     assert failed["completed"] == "2023-11-14T22:13:22.000000Z"
-    assert failed["error"] == "exit code: 2" and "cached" not in failed
+    assert failed["error"] == "exit code: 2" and failed["cached"] is False
     assert rows[4]["vertexes"][0]["cached"] is True
     (log,) = rows[1]["logs"]
     assert base64.b64decode(log["data"]) == b"o\xff\n" and log["stream"] == 2

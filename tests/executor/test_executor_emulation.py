@@ -227,7 +227,7 @@ class TestSteps:
     def test_foreign_shell(self, bench, foreign_root):
         platform, root = foreign_root
         result = bench.sh("uname -m; id -u; echo x > /x; exit 7", root=bench.root(root), platform=platform)
-        assert result.code == 7 and result.status.emulated and not result.status.emulator_crashed
+        assert result.code == 7 and result.status.emulated and not result.status.crash
         assert result.out.split() == [{"arm64": "aarch64", "arm": "armv7l"}[platform.architecture], "0"]
         assert bench.changed() == ["x"]
 
@@ -249,10 +249,42 @@ class TestSteps:
         bench.sh("chmod 4755 /who")
         assert bench.run(process).code == 0
 
-    def test_crash_is_told(self, bench, foreign_root):
+    def test_a_crash_by_signal_may_be_anybodys_fault(self, bench, foreign_root):
         platform, root = foreign_root
         result = bench.sh("kill -11 $$", root=bench.root(root), platform=platform)
-        assert result.code == 139 and result.status.emulator_crashed
+        assert result.code == 139 and result.status.crash == "unclear"
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "runtime: lfstack.push invalid packing: node=0x1",
+            "QEMU internal SIGSEGV {code=MAPERR, addr=0x20}",
+            "Unable to reserve 0xffff0000 bytes of virtual address space",
+        ],
+    )
+    def test_what_only_an_emulator_says(self, bench, foreign_root, message):
+        platform, root = foreign_root
+        result = bench.sh(f"echo '{message}' >&2; exit 2", root=bench.root(root), platform=platform)
+        assert result.status.crash == "emulator"
+        assert not bench.sh(
+            f"echo '{message}'; exit 0", root=bench.root(root), platform=platform
+        ).status.crash
+
+    def test_an_unknown_instruction_is_the_emulators(self, bench, foreign_root):
+        platform, root = foreign_root
+        result = bench.sh("kill -4 $$", root=bench.root(root), platform=platform)
+        assert result.status.crash == "emulator"
+
+    def test_a_silent_step_is_killed(self, bench, foreign_root):
+        platform, root = foreign_root
+        command = ("/bin/sh", "-c", "echo begun; while :; do :; done")
+        process = Process(command, platform, emulator_patience=0.5)
+        result = bench.run(process, bench.root(root))
+        assert result.status.silent and result.out == "begun\n"
+
+    def test_a_native_step_may_be_silent(self, bench):
+        process = Process(("/bin/sh", "-c", "sleep 0.6"), platforms.host(), emulator_patience=0.2)
+        assert bench.run(process).code == 0
 
 
 def _endless(machine):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from polyarch.dockerfile.ports import port_specifications
 from polyarch.errors import DockerfileError
 from polyarch.graph import gotext
-from polyarch.graph.ports import port_specifications
 from polyarch.graph.signals import check_signal
+from polyarch.graph.vertex import ExecOp, Vertex
 from polyarch.oci.config import Healthcheck
+from polyarch.oci.platform import Platform
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,12 @@ def test_signals(signal: str) -> None:
 def test_wrong_signals_are_named(signal: str) -> None:
     with pytest.raises(DockerfileError, match="STOPSIGNAL"):
         check_signal(signal)
+
+
+def test_equal_definitions_have_one_name() -> None:
+    """Whatever the strings in them are made of."""
+    spelt = "".join(["def", "ault"])
+    platform = Platform.parse("linux/amd64")
+    plain = ExecOp(arguments=("a",), environment=(), directory="/", platform=platform)
+    same = ExecOp(arguments=("a",), environment=(), directory="/", platform=platform, network=spelt)
+    assert Vertex(plain).digest == Vertex(same).digest

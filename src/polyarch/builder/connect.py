@@ -16,7 +16,7 @@ def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) 
     match record.driver:
         case "embedded":
             return home
-        case "remote" | "docker":
+        case "remote" | "docker-engine":
             from polyarch.builder.buildkit.node import open_node
 
             return open_node(record, home, surroundings)
@@ -27,6 +27,6 @@ def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) 
         case driver:
             raise UnsupportedError(
                 f"node {record.name}: there is no driver {driver!r}",
-                hint="drivers are embedded, ssh, remote, docker, docker-container and kubernetes",
+                hint="drivers are embedded, ssh, remote, docker-engine and kubernetes",
                 reason="unknown-driver",
             )

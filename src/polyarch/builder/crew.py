@@ -14,13 +14,13 @@ from polyarch.builder.connect import connect
 from polyarch.builder.embedded import EmbeddedNode, Surroundings
 from polyarch.builder.instance import Builder, NodeRecord
 from polyarch.builder.node import Learns, Node, NodeLostError, Previews
-from polyarch.errors import CancelledError, NotFoundError
+from polyarch.errors import CancelledError, NotFoundError, PolyarchError
 from polyarch.graph.vertex import Graph
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import platform as platforms
 from polyarch.oci.platform import Platform
 from polyarch.solver import events as solver_events
-from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted, Warning
+from polyarch.solver.events import EventSink, Planned, VertexCompleted, VertexStarted, Warning
 from polyarch.solver.scheduler import Finding
 
 
@@ -60,11 +60,18 @@ Replan = Callable[
 class Crew:
     """A builder's nodes as one build uses them. A node is reached when first needed; closing closes all.
 
-    ``findings`` and ``findings_over`` are those of all nodes together. Thread-safe.
+    ``findings`` and ``findings_over`` are those of all nodes together. With ``keep_going`` a failure stops no
+    other node; ``failures`` are then all there were, by vertex. Thread-safe.
     """
 
     def __init__(
-        self, builder: Builder, home: EmbeddedNode, surroundings: Surroundings, fallback: str = ""
+        self,
+        builder: Builder,
+        home: EmbeddedNode,
+        surroundings: Surroundings,
+        fallback: str = "",
+        *,
+        keep_going: bool = False,
     ) -> None:
         self.home = home
         self._builder = builder
@@ -73,6 +80,8 @@ class Crew:
         self._lost: dict[str, NodeLostError] = {}
         self._natives: dict[str, tuple[Platform, ...]] = {}
         self._fallback = fallback
+        self._keep_going = keep_going
+        self.failures: dict[str, BaseException] = {}
         self._lock = RLock()
 
     def close(self) -> None:
@@ -187,38 +196,47 @@ class Crew:
         stop = _Either(cancelled)
         failure: BaseException | None = None
         with ThreadPoolExecutor(max(1, len(self._builder.nodes)), thread_name_prefix="node") as pool:
-            running: dict[Future[Mapping[str, Rootfs]], Share] = {}
+            running: dict[Future[Mapping[str, Rootfs]], Work] = {}
 
             def label(share: Share) -> EventSink:
                 return sink(share.node if several else "")
 
             def start(some: Sequence[Work]) -> None:
                 for work in some:
-                    running[pool.submit(self._solve, work, label(work.share), stop)] = work.share
+                    running[pool.submit(self._solve, work, label(work.share), stop)] = work
 
             try:
                 start(works)
                 while running:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        share = running.pop(future)
+                        work = running.pop(future)
                         try:
                             found.update(future.result())
                         except NodeLostError as error:
                             if stop.is_set():
                                 failure = _worse(failure, _stopped())
                                 continue
-                            taken = self._redivide([share], error, label(share))
+                            taken = self._redivide([work.share], error, label(work.share))
                             start(replan(taken))
                         except BaseException as error:
                             failure = _worse(failure, error)
-                            stop.set()
+                            if not self._goes_on_after(work, error):
+                                stop.set()
             except BaseException:  # also Ctrl-C: leaving the pool waits for what runs, so stop it first
                 stop.set()
                 raise
         if failure is not None:
             raise failure
         return found
+
+    def _goes_on_after(self, work: Work, error: BaseException) -> bool:
+        """Whether the other nodes are to finish all the same."""
+        if not self._keep_going or not isinstance(error, PolyarchError) or isinstance(error, CancelledError):
+            return False
+        told = getattr(self.node(work.share.node), "failures", None)
+        self.failures.update(told or dict.fromkeys(work.wanted, error))
+        return True
 
     def _solve(self, work: Work, events: EventSink, cancelled: Event) -> Mapping[str, Rootfs]:
         return self.node(work.share.node).solve(work.graph, work.wanted, events, cancelled)
@@ -274,13 +292,20 @@ def labelled(events: EventSink, node: str) -> EventSink:
         if isinstance(event, Warning):
             events(event)
             return
-        digest = "sha256:" + hashlib.sha256(f"{node} {event.digest}".encode()).hexdigest()
+        if isinstance(event, Planned):
+            return  # told once, for all nodes
+        digest = labelled_digest(node, event.digest)
         if isinstance(event, VertexStarted | VertexCompleted):
             events(replace(event, digest=digest, name=f"[{node}] {event.name}"))
         else:
             events(replace(event, digest=digest))
 
     return send
+
+
+def labelled_digest(node: str, digest: str) -> str:
+    """What a vertex is called in the events of one of several nodes."""
+    return "sha256:" + hashlib.sha256(f"{node} {digest}".encode()).hexdigest()
 
 
 def _stopped() -> CancelledError:

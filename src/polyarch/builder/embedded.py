@@ -10,11 +10,14 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from polyarch.builder import here
 from polyarch.builder.quota import keep_within
+from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import NotFoundError
+from polyarch.executor import cpu
 from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
 from polyarch.graph.vertex import Graph, ImageOp
@@ -24,7 +27,7 @@ from polyarch.image.sparse import SparseStore
 from polyarch.layer.layer import Layer, Privilege
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
-from polyarch.oci.platform import Platform, host
+from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.ops.make import operation
 from polyarch.ops.result import Result
@@ -55,6 +58,8 @@ class Surroundings:
     allow: frozenset[str] = frozenset()
     runtime: str = ""
     accelerate: Mode = "auto"
+    emulator_patience: float = 0
+    keep_going: bool = False
     begun: Mapping[str, Ssh] = field(default_factory=dict)  # connections to nodes that were begun before
 
 
@@ -87,7 +92,7 @@ class EmbeddedNode:
     """Solves graphs here. Implements ``Node``.
 
     It is also the home of every build (``builder.node``): ``layers``, ``notes`` and the local store serve
-    results of all nodes.
+    results of all nodes. ``failures`` are, after ``solve``, what failed by vertex.
     """
 
     def __init__(
@@ -117,13 +122,26 @@ class EmbeddedNode:
         self.imported: ChainedCache | None = None
         self.notes = Notes(known, imports)
         self._schedulers: list[Scheduler] = []
+        self.failures: Mapping[str, BaseException] = {}
         if imports is not None:
             self._cache = self.imported = ChainedCache(known, imports)
             imports.attach(self.layers, local.origins)
 
     @property
     def platforms(self) -> Sequence[Platform]:
-        return (host(),)
+        return cpu.natives()
+
+    def report(self, *, full: bool = False) -> NodeReport:
+        """See ``Reports``."""
+        return here.report(self.state, full=full)
+
+    def usage(self, filters: Sequence[str] = ()) -> Sequence[Usage]:
+        """See ``Keeps``."""
+        return here.usage(self.state, filters)
+
+    def prune(self, wanted: Prune) -> Pruned:
+        """See ``Keeps``."""
+        return here.prune(self.state, wanted)
 
     def sandbox(self) -> Sandbox:
         """The sandbox, started when first asked for."""
@@ -137,7 +155,15 @@ class EmbeddedNode:
     ) -> Mapping[str, Rootfs]:
         locks = FileLocks(self.state.locks)
         processes = max(4, os.cpu_count() or 1)
-        scheduler = Scheduler(self._cache, events, cancelled, processes=processes, locks=locks)
+        scheduler = Scheduler(
+            self._cache,
+            events,
+            cancelled,
+            processes=processes,
+            locks=locks,
+            keep_going=self._around.keep_going,
+        )
+        self.failures = scheduler.failures
         results = scheduler.solve(self._tasks(graph), wanted)
         self._schedulers.append(scheduler)
         found: dict[str, Rootfs] = {}
@@ -177,6 +203,7 @@ class EmbeddedNode:
             proxies=self._around.proxies,
             allow=self._around.allow,
             accelerator=self._accelerator(graph),
+            emulator_patience=self._around.emulator_patience,
         )
         return [
             Task(

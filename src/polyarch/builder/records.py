@@ -97,7 +97,7 @@ class Builders:
         """Replace the builder ``name`` (None where there is none) by what ``change`` makes of it. Nobody else
         changes any builder meanwhile; when ``change`` raises, nothing has changed."""
         name = valid_name(name)
-        _not_default(name, "is a reserved name and cannot be changed")
+        _not_default(name, "is a reserved name and cannot be changed", "choose another name")
         with self._locked():
             found = change(self._read(name))
             self._write(self._path(name), msgspec.json.encode(found))
@@ -105,7 +105,7 @@ class Builders:
 
     def remove(self, name: str) -> None:
         """Forget the builder; harmless when there is none."""
-        _not_default(name, "cannot be removed: it is this machine")
+        _not_default(name, "cannot be removed: it is this machine", "polyarch prune --all empties it")
         with self._locked():
             self._path(name).unlink(missing_ok=True)
             (self._activity / name).unlink(missing_ok=True)
@@ -142,7 +142,7 @@ class Builders:
             return None
         try:
             found = msgspec.json.decode(content, type=Builder)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise _damaged(path, name, str(error)) from None
         if found.name != name or not found.nodes:
             raise _damaged(path, name, f"it describes {found.name!r} with {len(found.nodes)} nodes")
@@ -151,7 +151,7 @@ class Builders:
     def _chosen(self) -> _Chosen:
         try:
             return msgspec.json.decode((self._folder / f"chosen{_SUFFIX}").read_bytes(), type=_Chosen)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, RecursionError):
             return _Chosen()  # a choice is made again in a moment
 
     @contextmanager
@@ -186,9 +186,9 @@ class Builders:
             os.close(folder)
 
 
-def _not_default(name: str, why: str) -> None:
+def _not_default(name: str, why: str, hint: str) -> None:
     if name == DEFAULT.name:
-        raise UsageError(f"{DEFAULT.name} {why}", hint="choose another name", reason="reserved-name")
+        raise UsageError(f"{DEFAULT.name} {why}", hint=hint, reason="reserved-name")
 
 
 def _damaged(path: Path, name: str, why: str) -> PolyarchError:

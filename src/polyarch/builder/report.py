@@ -13,6 +13,8 @@ import msgspec
 from polyarch.oci import platform as platforms
 from polyarch.oci.platform import Platform
 
+Kind = Literal["image", "blob", "layer", "cachemount", "source", "upload", "temporary"]
+KINDS: tuple[Kind, ...] = ("image", "blob", "layer", "cachemount", "source", "upload", "temporary")
 Status = Literal["running", "inactive", "stopped", "error"]
 
 
@@ -40,7 +42,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something a node keeps. ``kind`` is a word of ``storage.KINDS`` or, of BuildKit, its own record type;
+    """Something a node keeps. ``kind`` is one of ``KINDS``, "records" or, of BuildKit, its own record type;
     ``used_ns`` and ``created_ns`` are nanoseconds since 1970, 0 when unknown."""
 
     id: str
@@ -80,8 +82,9 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Reports(Protocol):
     """A node that tells its facts."""
 
-    def report(self) -> NodeReport:
-        """The node's facts now. Raises PolyarchError where it does not answer."""
+    def report(self, *, full: bool = False) -> NodeReport:
+        """The node's facts now; with ``full`` also what takes long to find out: the cache's size and what is
+        missing. Raises PolyarchError where it does not answer."""
         ...
 
 

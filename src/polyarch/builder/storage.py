@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import msgspec
 
+from polyarch.builder.report import Kind
 from polyarch.content.layout import Layout
 from polyarch.content.lease import Claim
 from polyarch.content.names import CONTAINERD_NAME, REF_NAME
@@ -28,8 +29,6 @@ from polyarch.oci import media_types
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import MAX_BYTES
 
-Kind = Literal["image", "blob", "layer", "cachemount", "source", "upload", "temporary"]
-KINDS: tuple[Kind, ...] = ("image", "blob", "layer", "cachemount", "source", "upload", "temporary")
 _VERSION = 1
 _SCHEMA = "CREATE TABLE storage_sizes (id TEXT PRIMARY KEY, size INTEGER NOT NULL)"
 _OURS = ("sandbox", "empty", "points-")  # in the scratch folder; small, and shared by all steps

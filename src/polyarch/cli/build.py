@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -88,6 +87,12 @@ _MANY: dict[str, Any] = {"multiple": True}
     default="auto",
     help="Run programs of emulated steps as their native twins; strict: run steps both ways and compare.",
 )
+@click.option(
+    "--emulator-timeout",
+    default="",
+    metavar="DURATION",
+    help="Kill an emulated step that writes nothing for so long, such as 10m.",
+)
 @click.option("--check", is_flag=True, help="Check the Dockerfile and build nothing.")
 @click.option(
     "--call", default="build", metavar="build|check|outline|targets", help="What to do with the Dockerfile."
@@ -106,6 +111,14 @@ _MANY: dict[str, Any] = {"multiple": True}
 )
 @click.option("--part", "part", default="", metavar="DIR", help="Leave a part here, for polyarch merge.")
 @click.option("--part-of", "part_of", metavar="P[,P…]", help="With --part: the whole image's.", **_MANY)
+@click.option("--keep-going", is_flag=True, help="When a platform fails, finish the others; tag nothing.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[REF]",
+    help="Do again what a failed build did not (default: the last that failed).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--builder", default="", metavar="NAME", help="The builder to use, instead of the current one.")
 @click.option(
@@ -127,12 +140,24 @@ def build(**options: Any) -> int:
 
         return answer(call, options)
     with ExitStack() as stack:
-        request = request_of(options, stack)
+        request = _resumed(options, stack) if options["resume"] is not None else request_of(options, stack)
         if options["dry_run"]:
             from polyarch.cli.plan import show
 
             return show(request)
         return _run(request, options)
+
+
+def _resumed(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
+    """The request of a recorded build; ``options`` becomes what it was asked with, too."""
+    from dataclasses import replace
+
+    from polyarch.cli.resume import recorded
+
+    given, done = recorded(options["resume"], click.get_current_context())
+    options.clear()
+    options.update(given)
+    return replace(request_of(options, stack), done=done)
 
 
 def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
@@ -190,6 +215,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
         accelerate=options["accelerate"],
+        emulator_timeout=values.duration("--emulator-timeout", options["emulator_timeout"]),
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],
         if_tag_is=options["if_tag_is"],
@@ -198,6 +224,8 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         fallback=options["fallback"] or "",
         part=options["part"],
         part_of=parse_list(options["part_of"]),
+        keep_going=options["keep_going"],
+        options=options | {"platform": [str(platform) for platform in platforms]},
     )
 
 
@@ -327,7 +355,7 @@ def _metadata(outcome: BuildOutcome) -> dict[str, Any]:
     import msgspec
 
     summary = outcome.summary
-    found: dict[str, Any] = {"buildx.build.ref": f"embedded/embedded0/{uuid.uuid4().hex[:25]}"}
+    found: dict[str, Any] = {"buildx.build.ref": f"embedded/embedded0/{outcome.id}"}
     if summary.descriptor is not None:
         found["containerimage.descriptor"] = msgspec.to_builtins(summary.descriptor)
         found["containerimage.digest"] = summary.digest

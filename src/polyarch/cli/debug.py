@@ -95,3 +95,16 @@ def key(**options: Any) -> None:
 
     _, steps = preview(_request(options))
     print(json.dumps([{"name": n, "how": how, "cache": verdict} for n, how, verdict in steps], indent=2))
+
+
+@debug.command()
+@_build_options
+def plan(**options: Any) -> None:
+    """Print the plan of a build of CONTEXT: stages, graph, and each target's strategy and configuration."""
+    import json
+
+    from polyarch.pipeline import preview
+    from polyarch.plan_dump import dump_plan
+
+    found, _ = preview(_request(options))
+    print(json.dumps(dump_plan(found), indent=2))

@@ -140,6 +140,16 @@ def size(option: str, text: str) -> int:
     return int(float(match[1]) * _UNITS.get(match[2] or "b", 1))
 
 
+def duration(option: str, text: str) -> float:
+    """Seconds of a duration as Go writes it, such as ``1h30m`` or ``90s``; 0 for ""."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+    if "".join(number + unit for number, unit in parts) != text:
+        raise UsageError(
+            f"{option}: {text!r} is no duration", hint="such as 90s or 10m", reason="invalid-duration"
+        )
+    return sum(float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
+
+
 def limits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
     """``NAME=SOFT[:HARD]`` as docker's ``--ulimit``; -1 is no limit."""
     import resource

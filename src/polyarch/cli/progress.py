@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass
+from typing import TextIO
 
 from polyarch.solver.events import (
     Event,
     EventSink,
+    Planned,
+    PlannedVertex,
     VertexCompleted,
     VertexLog,
     VertexStarted,
@@ -20,11 +21,8 @@ from polyarch.solver.events import (
     Warning,
 )
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
+_UNCACHEABLE = ("source", "costs nothing")  # reasons of what is always done
 MODES = ("auto", "tty", "plain", "rawjson", "quiet", "none")
-TAIL = 6  # lines of a running step's output shown on a terminal
 FOREIGN = ("emulated", "accelerated")  # how a step ran that this machine could not run itself
 
 
@@ -37,16 +35,20 @@ def shown(mode: str) -> Iterator[EventSink]:
         raise UsageError(
             f"--progress {mode}: there is no such mode", hint=f"one of {', '.join(MODES)}", reason="progress"
         )
-    stream = sys.stderr
-    if mode in ("auto", "tty") and stream.isatty():
-        with _Terminal() as terminal:
+    if mode in ("auto", "tty") and sys.stderr.isatty():
+        from polyarch.cli.terminal import Terminal
+
+        with Terminal() as terminal:
             yield terminal
-    elif mode == "rawjson":
-        yield _RawJson(stream)
-    elif mode in ("quiet", "none"):
-        yield _nothing
     else:
-        yield _Plain(stream)
+        yield sink(mode, sys.stderr)
+
+
+def sink(mode: str, stream: TextIO) -> EventSink:
+    """A sink that prints lines: JSON, nothing, or plain text."""
+    if mode == "rawjson":
+        return _RawJson(stream)
+    return _nothing if mode in ("quiet", "none") else _Plain(stream)
 
 
 def _nothing(event: Event) -> None:
@@ -60,24 +62,37 @@ class _RawJson:
         self._stream = stream
         self._lock = threading.Lock()
         self._started: dict[str, str] = {}
+        self._known: dict[str, dict[str, object]] = {}
+
+    def _vertex(self, event: VertexStarted | VertexCompleted) -> dict[str, object]:
+        return self._known.get(event.digest) or {"digest": event.digest, "name": event.name}
 
     def __call__(self, event: Event) -> None:
         import json
 
         with self._lock:
-            print(json.dumps(self._row(event)), file=self._stream, flush=True)
+            if row := self._row(event):
+                print(json.dumps(row), file=self._stream, flush=True)
 
     def _row(self, event: Event) -> dict[str, list[dict[str, object]]]:
         match event:
+            case Planned():
+                self._known = {each.digest: _planned(each) for each in event.vertices}
+                return {"vertexes": list(self._known.values())} if self._known else {}
             case VertexStarted():
                 started = self._started[event.digest] = _rfc3339(event.time)
-                return {"vertexes": [{"digest": event.digest, "name": event.name, "started": started}]}
+                return {"vertexes": [self._vertex(event) | {"started": started}]}
             case VertexCompleted():
                 ended = _rfc3339(event.time)
-                vertex: dict[str, object] = {"digest": event.digest, "name": event.name}
-                vertex |= {"started": self._started.get(event.digest, ended), "completed": ended}
+                vertex = self._vertex(event) | {
+                    "started": self._started.get(event.digest, ended),
+                    "completed": ended,
+                }
+                vertex["cached"] = event.cached
+                if not event.cached and event.reason:
+                    vertex["reason"] = event.reason  # why it was not
                 error = event.error or ("canceled" if event.cancelled else "")
-                return {"vertexes": [vertex | _present(cached=event.cached, error=error)]}
+                return {"vertexes": [vertex | _present(how=event.how, error=error)]}
             case VertexStatus():
                 now = _rfc3339(event.time)
                 status: dict[str, object] = {"id": event.id, "vertex": event.digest, "current": event.current}
@@ -89,6 +104,11 @@ class _RawJson:
             case Warning():
                 text = f"{event.rule}: {event.message} ({event.file}:{event.line})"
                 return {"warnings": [{"level": 1, "short": _base64(text.encode()), "url": event.url}]}
+
+
+def _planned(vertex: PlannedVertex) -> dict[str, object]:
+    found: dict[str, object] = {"digest": vertex.digest, "name": vertex.name}
+    return found | _present(inputs=vertex.inputs, platforms=vertex.platforms)
 
 
 def _present(**values: object) -> dict[str, object]:
@@ -114,8 +134,6 @@ class _Numbered:
     name: str
     started: float
     partial: bytes = b""
-    lines: list[str] = field(default_factory=list)
-    status: dict[str, VertexStatus] = field(default_factory=dict)
 
 
 class _Plain:
@@ -139,7 +157,7 @@ class _Plain:
                 case VertexStatus(done=True):
                     step = self._steps.get(event.digest)
                     if step is not None:
-                        size = f" {_bytes(event.current)}" if event.current else ""
+                        size = f" {amount(event.current)}" if event.current else ""
                         self._print(step, f"{event.id}{size} done")
                 case Warning():
                     print(warned(event), file=self._stream)
@@ -181,7 +199,8 @@ def _ending(event: VertexCompleted, started: float) -> str:
         return f"ERROR: {event.error}"
     if event.cached:
         return "CACHED"
-    notes = [note for note in (event.how if event.how in FOREIGN else "", event.reason) if note]
+    reason = "" if event.reason in _UNCACHEABLE else event.reason
+    notes = [note for note in (event.how if event.how in FOREIGN else "", reason) if note]
     return f"DONE {event.time - started:.1f}s" + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -190,97 +209,10 @@ def warned(event: Warning) -> str:
     return f"warning: {event.file}:{event.line}: {event.rule}: {event.message} ({event.url})"
 
 
-def _bytes(count: int) -> str:
+def amount(count: int) -> str:
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
             return f"{value:.1f}{unit}" if unit != "B" else f"{count}B"
         value /= 1000
     return ""
-
-
-class _Terminal:
-    """A live table: one line a step, the output of running steps below it."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = Console(stderr=True, highlight=False)
-        self._lock = threading.Lock()
-        self._steps: dict[str, _Numbered] = {}
-        self._ended: dict[str, VertexCompleted] = {}
-        self._warnings: list[Warning] = []
-        self._started = time.time()
-        # Last: it renders at once.
-        self._live = Live(console=self._console, refresh_per_second=10, get_renderable=self._render)
-
-    def __enter__(self) -> _Terminal:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-        for warning in self._warnings:
-            self._console.print(warned(warning), markup=False)
-
-    def __call__(self, event: Event) -> None:
-        with self._lock:
-            match event:
-                case VertexStarted():
-                    if event.digest not in self._steps:
-                        number = len(self._steps) + 1
-                        self._steps[event.digest] = _Numbered(number, event.name, event.time)
-                    self._ended.pop(event.digest, None)
-                case VertexLog():
-                    step = self._steps[event.digest]
-                    *lines, step.partial = (step.partial + event.data).split(b"\n")
-                    step.lines += [line.decode("utf-8", "replace") for line in lines]
-                    del step.lines[:-TAIL]
-                case VertexStatus():
-                    step = self._steps.setdefault(
-                        event.digest, _Numbered(len(self._steps) + 1, event.id, event.time)
-                    )
-                    step.status[event.id] = event
-                case VertexCompleted():
-                    self._ended[event.digest] = event
-                case Warning():
-                    self._warnings.append(event)
-
-    def _render(self) -> Text:
-        from rich.text import Text
-
-        with self._lock:
-            now = time.time()
-            width = self._console.width
-            room = max(8, self._console.height - 4)
-            text = Text(no_wrap=True)
-            done = sum(1 for digest in self._steps if digest in self._ended)
-            text.append(f"[+] {now - self._started:.1f}s ({done}/{len(self._steps)})\n", style="bold")
-            rows = sorted(self._steps.items(), key=lambda item: item[0] not in self._ended)
-            for digest, step in rows[-room:]:
-                self._row(text, step, self._ended.get(digest), now, width)
-            return text
-
-    def _row(
-        self, text: Text, step: _Numbered, ended: VertexCompleted | None, now: float, width: int
-    ) -> None:
-        name = step.name.replace("\n", " ")
-        if ended is None:
-            mark, style, note = "=>", "cyan", f"{now - step.started:.1f}s"
-        elif ended.error:
-            mark, style, note = "=> ERROR", "red", f"{ended.time - step.started:.1f}s"
-        elif ended.cached:
-            mark, style, note = "=> CACHED", "green", "0.0s"
-        else:
-            mark, style, note = "=>", "blue", f"{ended.time - step.started:.1f}s"
-            if ended.how in FOREIGN:
-                note = f"{ended.how} {note}"
-        line = f" {mark} {name}"[: max(10, width - len(note) - 2)]
-        text.append(line.ljust(max(0, width - len(note) - 2)) + " " + note + "\n", style=style)
-        if ended is None:
-            for output in step.lines[-TAIL:]:
-                text.append(f" => => # {output}"[: width - 1] + "\n", style="dim")
-            for status in step.status.values():
-                total = f" / {_bytes(status.total)}" if status.total else ""
-                text.append(f" => => {status.id} {_bytes(status.current)}{total}\n", style="dim")

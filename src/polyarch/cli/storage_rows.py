@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from polyarch.builder.storage import KINDS, Item
+from polyarch.builder.report import Usage
+from polyarch.cli.govalues import Struct, to_json
 from polyarch.cli.tables import age, size, table
 
 
-def row(item: Item) -> dict[str, Any]:
+def row(item: Usage) -> dict[str, Any]:
     """An item with buildx's keys, and some more."""
     return {
         "ID": item.id,
@@ -23,11 +24,26 @@ def row(item: Item) -> dict[str, Any]:
         "Shared": item.shared,
         "InUse": item.in_use,
         "Reclaimable": item.reclaimable,
-        "Path": str(item.path),
+        "Path": item.path,
     }
 
 
-def listing(items: Sequence[Item]) -> str:
+def show(items: Sequence[Usage], form: str) -> str:
+    """Items in the format ``json``, ``pretty``, a template, or (empty) as a table with totals."""
+    match form:
+        case "json":
+            return "\n".join(to_json(row(item)) for item in items)
+        case "pretty":
+            return "\n\n".join([*(details(item) for item in items), totals(items)])
+        case "" | "table":
+            return f"{listing(items)}\n\n{totals(items)}"
+    from polyarch.cli.template import Template
+
+    template = Template(form.replace(r"\t", "\t").replace(r"\n", "\n"))
+    return "\n".join(template.render(Struct("record", row(item), row(item))) for item in items)
+
+
+def listing(items: Sequence[Usage]) -> str:
     """A line for each item."""
     rows = [
         [
@@ -43,27 +59,28 @@ def listing(items: Sequence[Item]) -> str:
     return table(("ID", "TYPE", "RECLAIMABLE", "SIZE", "LAST USED", "DESCRIPTION"), rows)
 
 
-def details(item: Item) -> str:
+def details(item: Usage) -> str:
     """Everything about an item."""
     lines = [f"{key + ':':<15} {_word(value)}" for key, value in row(item).items() if value != ""]
     return "\n".join(lines)
 
 
-def totals(items: Sequence[Item], records: int) -> str:
-    """Sums by kind, as ``buildx du`` ends with them. ``records`` are bytes of the cache's database."""
-    sums = {kind: sum(item.size for item in items if item.kind == kind) for kind in KINDS}
+def totals(items: Sequence[Usage]) -> str:
+    """Sums by kind, as ``buildx du`` ends with them."""
+    sums: dict[str, int] = {}
+    for item in items:
+        sums[item.kind] = sums.get(item.kind, 0) + item.size
     free = sum(item.size for item in items if item.reclaimable and item.kind != "image" and not item.shared)
     rows = [[f"{kind.capitalize()}:", size(total)] for kind, total in sums.items() if total]
-    rows += [["Records:", size(records)]] if records else []
     rows += [
         ["Shared:", size(sum(item.size for item in items if item.shared))],
         ["Reclaimable:", size(free)],
-        ["Total:", size(sum(sums.values()) + records)],
+        ["Total:", size(sum(sums.values()))],
     ]
     return "\n".join(f"{name:<14}{value}" for name, value in rows)
 
 
-def _short(item: Item) -> str:
+def _short(item: Usage) -> str:
     name = item.id.partition(":")[2] or item.id
     return name[:25]
 
@@ -72,5 +89,7 @@ def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _time(item: Item) -> str:
+def _time(item: Usage) -> str:
+    if not item.used_ns:
+        return ""
     return datetime.fromtimestamp(item.used_ns / 1e9, UTC).isoformat(timespec="seconds")

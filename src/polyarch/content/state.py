@@ -69,6 +69,11 @@ class State:
         return self.root / "leases"
 
     @property
+    def emulators(self) -> Path:
+        """Emulators as steps use them, and those that were taken from an image."""
+        return self.root / "emulators"
+
+    @property
     def builders(self) -> Path:
         return self.root / "builders"
 

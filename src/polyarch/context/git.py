@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from polyarch.layer.rootfs import Rootfs
 
 __all__ = ["fetch", "is_git_url", "parse", "resolve"]
 
+_ABBREVIATED = re.compile(r"[0-9a-f]{7,39}")
 _PROTOCOLS = ("https", "http", "ssh", "git")
 
 
@@ -124,6 +126,8 @@ def _find(git: Git, wanted: GitUrl) -> _Found:
         answer = git.run("ls-remote", "--", wanted.remote, *patterns)
     except PolyarchError as error:
         raise _unreachable(wanted, error) from None
+    if _ABBREVIATED.fullmatch(ref) and ref == wanted.checksum and not answer.strip():
+        return _abbreviated(git, wanted)
     names: dict[str, str] = {}
     for line in answer.splitlines():
         found, _, name = line.partition("\t")
@@ -136,6 +140,24 @@ def _find(git: Git, wanted: GitUrl) -> _Found:
     raise NotFoundError(
         f"{wanted.redacted} has no {'reference ' + repr(ref) if ref else 'default branch'}",
         hint="a commit must be given with all its 40 digits",
+        reason="git-ref-not-found",
+    )
+
+
+def _abbreviated(git: Git, wanted: GitUrl) -> _Found:
+    """The commit that ``?commit=`` gives the first digits of: the remote's only one among its references."""
+    try:
+        answer = git.run("ls-remote", "--", wanted.remote)
+    except PolyarchError as error:
+        raise _unreachable(wanted, error) from None
+    rows = [line.partition("\t") for line in answer.splitlines()]
+    found = {commit for commit, _, _ in rows if is_commit(commit) and commit.startswith(wanted.ref)}
+    if len(found) == 1:
+        (commit,) = found
+        return _Found(commit, commit, "")
+    raise NotFoundError(
+        f"{wanted.redacted} has {'several' if found else 'no'} commits {wanted.ref}… among its references",
+        hint="give all digits of the commit",
         reason="git-ref-not-found",
     )
 
@@ -177,7 +199,7 @@ class _Repository:
 
     def _fetch(self, found: _Found) -> None:
         if not (self._bare / "HEAD").exists():
-            self._git.run("init", "--quiet", "--bare", str(self._bare))
+            self._git.run("init", "--quiet", "--bare", _format(found), str(self._bare))
         if self._has(found.commit):
             return
         (self._bare / "shallow.lock").unlink(missing_ok=True)
@@ -207,7 +229,7 @@ class _Repository:
         repository = target / ".git" if keep_git_dir else self._folder / "work.git"
         shutil.rmtree(repository, ignore_errors=True)
         target.mkdir()
-        git.run("init", "--quiet", "--bare", str(repository))
+        git.run("init", "--quiet", "--bare", _format(found), str(repository))
         place = {"GIT_DIR": str(repository), "GIT_WORK_TREE": str(target)}
         local = {**place, "GIT_ALLOW_PROTOCOL": "file"}
         git.run("config", "core.bare", "false", environment={"GIT_DIR": str(repository)})
@@ -253,6 +275,10 @@ class _Repository:
             (repository / name).unlink(missing_ok=True)
         for folder in ("logs", "hooks", "branches"):
             shutil.rmtree(repository / folder, ignore_errors=True)
+
+
+def _format(found: _Found) -> str:
+    return f"--object-format={'sha256' if len(found.commit) == 64 else 'sha1'}"
 
 
 def _remove_links(target: Path) -> None:

@@ -34,8 +34,12 @@ class MainContext:
     patterns: tuple[str, ...] = ()
 
 
-def open_context(text: str, dockerfile: str | None, state: State, stdin: BinaryIO) -> MainContext:
+def open_context(
+    text: str, dockerfile: str | None, state: State, stdin: BinaryIO, *, keep_git_dir: bool = False
+) -> MainContext:
     """The context ``text`` with the Dockerfile ``dockerfile`` (None: the usual name; ``-``: standard input).
+
+    ``keep_git_dir`` keeps the folder .git of a git repository.
 
     NotFoundError and UsageError name the path and say what was looked for.
     """
@@ -49,14 +53,14 @@ def open_context(text: str, dockerfile: str | None, state: State, stdin: BinaryI
     if is_git_url(text):
         from polyarch.context import git
 
-        _, rootfs = git.fetch(text, state)
+        _, rootfs = git.fetch(text, state, keep_git_dir=keep_git_dir)
         return _from_rootfs(rootfs, dockerfile, given, text)
     if is_http_url(text):
         from polyarch.context import http
 
         file = http.fetch(text, state)
         with open(file.path, "rb") as stream:
-            return _from_stream(stream, dockerfile, state, given)
+            return _from_stream(stream, dockerfile, state, given, only=True)
     return _from_directory(Path(text), dockerfile, given, state)
 
 
@@ -137,8 +141,15 @@ def _find(context: Path, dockerfile: str | None) -> Path:
 
 
 def _from_stream(
-    stream: BinaryIO, dockerfile: str | None, state: State, given: bytes | None = None
+    stream: BinaryIO,
+    dockerfile: str | None,
+    state: State,
+    given: bytes | None = None,
+    *,
+    only: bool = False,
 ) -> MainContext:
+    """A tar with a Dockerfile in it, or a Dockerfile; with ``only`` that is the one meant, whatever its
+    name."""
     start = stream.read(512)
     if is_archive_start(start):
         folder = state.temporary
@@ -148,7 +159,7 @@ def _from_stream(
     content = start + stream.read(MAX_DOCKERFILE + 1)
     if not content.strip():
         raise UsageError("standard input is empty: expected a Dockerfile or a tar", reason="empty-stdin")
-    if dockerfile not in (None, "-"):
+    if dockerfile not in (None, "-") and not only:
         raise UsageError(
             f"-f {dockerfile}: standard input is a Dockerfile, not a tar that could hold one",
             reason="dockerfile-twice",

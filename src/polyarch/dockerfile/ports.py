@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from polyarch.errors import DockerfileError
@@ -44,6 +45,11 @@ def parse_port(text: str) -> PortSpec:
     return PortSpec(text, *span, protocol or "tcp", host)
 
 
+def port_specifications(words: Iterable[str]) -> tuple[str, ...]:
+    """Every port of EXPOSE's words as ``number/protocol``. DockerfileError names the word that is wrong."""
+    return tuple(port for word in words for port in parse_port(word).ports)
+
+
 def _check_host(text: str, host: str, container: tuple[int, int]) -> None:
     address, _, port = host.rpartition(":")
     if address:
@@ -76,5 +82,5 @@ def _bad(text: str, why: str) -> DockerfileError:
     return DockerfileError(
         f"EXPOSE {text[:200]}: {why}",
         hint="write a port, or ports, such as 80, 53/udp or 8000-8010",
-        reason="port",
+        reason="invalid-port",
     )

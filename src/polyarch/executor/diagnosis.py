@@ -40,7 +40,7 @@ class Finding:
 
 def diagnose(state: State) -> list[Finding]:
     """Every row, in the order of a ladder: what the next ones need comes first. Takes a second or two."""
-    emulators = Emulators.discover()
+    emulators = Emulators.discover(taken=state.emulators / "taken")
     return [
         _kernel(),
         _namespaces(),
@@ -51,6 +51,17 @@ def diagnose(state: State) -> list[Finding]:
         *_programs(),
         _space(state),
     ]
+
+
+def lacking(state: State) -> list[Finding]:
+    """What is missing here without which no RUN step is possible; a part of ``diagnose``."""
+    rows = [
+        _kernel(),
+        _namespaces(),
+        *_ids(),
+        _step(state, Emulators.discover(taken=state.emulators / "taken")),
+    ]
+    return [row for row in rows if row.state == "missing" and row.needed]
 
 
 def _kernel() -> Finding:

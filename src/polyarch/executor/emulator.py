@@ -26,7 +26,7 @@ from polyarch.oci import platform as platforms
 from polyarch.oci.platform import Platform
 
 # What a processor may run besides its own programs, if processor and kernel were made so.
-_ALSO_NATIVE = {("amd64", "386"), ("arm64", "arm")}
+ALSO_NATIVE = {("amd64", "386"), ("arm64", "arm")}
 
 _FOLDERS = ("/usr/local/bin", "/usr/bin", "/usr/libexec/qemu-binfmt", "/usr/lib/binfmt-support")
 
@@ -82,12 +82,12 @@ class Emulators:
     _answers: dict[str, Strategy] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def discover(cls, environment: Mapping[str, str] = os.environ) -> Emulators:
-        """Look in the usual places; nothing is run yet."""
+    def discover(cls, environment: Mapping[str, str] = os.environ, *, taken: Path | None = None) -> Emulators:
+        """Look in the usual places and, after them, in the folder ``taken``; nothing is run yet."""
         found: list[Emulator] = []
         rejected: dict[str, str] = {}
         for machine in MACHINES:
-            for candidate in _candidates(machine, environment):
+            for candidate in _candidates(machine, environment, taken):
                 flaw = _flaw(candidate)
                 if not flaw:
                     found.append(Emulator(candidate, machine))
@@ -140,7 +140,7 @@ class Emulators:
 
     def _native(self, architecture: str) -> bool:
         host = platforms.host().architecture
-        if (host, architecture) in _ALSO_NATIVE:
+        if (host, architecture) in ALSO_NATIVE:
             return self.strategy(Platform(os="linux", architecture=architecture)).kind == "native"
         return host == architecture
 
@@ -171,7 +171,7 @@ class Emulators:
                 "use a node of that platform",
             )
         handler = _host_handler(machine)
-        likely = handler is not None or (host.architecture, machine.architecture) in _ALSO_NATIVE
+        likely = handler is not None or (host.architecture, machine.architecture) in ALSO_NATIVE
         if likely and not probe.run("native", machine.qemu):
             if handler is None:
                 return Strategy("native", f"this processor also runs {platform.architecture} programs")
@@ -234,14 +234,14 @@ def install_hint() -> str:
     )
 
 
-def _candidates(machine: Machine, environment: Mapping[str, str]) -> Iterable[Path]:
+def _candidates(machine: Machine, environment: Mapping[str, str], taken: Path | None) -> Iterable[Path]:
     names = (f"qemu-{machine.qemu}-static", f"qemu-{machine.qemu}", f"{machine.qemu}-binfmt-P")
     for place in filter(None, environment.get("POLYARCH_QEMU_PATH", "").split(":")):
         path = Path(place).absolute()
         if path.name in names and path.is_file():
             yield path
         yield from (path / name for name in names if (path / name).is_file())
-    folders = [*environment.get("PATH", "").split(":"), *_FOLDERS]
+    folders = [*environment.get("PATH", "").split(":"), *_FOLDERS, *([str(taken)] if taken else [])]
     for folder in dict.fromkeys(folder for folder in folders if folder.startswith("/")):
         yield from (Path(folder, name) for name in names if os.path.isfile(os.path.join(folder, name)))
 

@@ -5,33 +5,46 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from contextlib import ExitStack
 from threading import Event
 
 from polyarch.errors import CancelledError, PolyarchError
 from polyarch.executor import terminal, wire
-from polyarch.executor.spec import Output
+from polyarch.executor.spec import Crash, Output
 
 _INTERVAL = 50  # milliseconds between looks at the cancellation and the window size
 _CHUNK = 1 << 16
 
-# What QEMU and Go print when it was the emulator that failed (QEMU's linux-user/signal.c; Go's lfstack).
-CRASHES = (
-    b"qemu: uncaught target signal",
+# What QEMU and Go print when it was surely the emulator that failed (QEMU's linux-user; Go's lfstack).
+_EMULATOR = (
     b"lfstack.push invalid packing",
+    b"QEMU internal SIG",
     b"qemu: fatal:",
     b"qemu-user: ",
     b"Unable to reserve 0x",
     b"qemu: Unsupported syscall",
-    b"illegal instruction - core dumped",
+    b"qemu: uncaught target signal 4 ",  # an instruction the emulator does not know
 )
-_OVERLAP = max(len(crash) for crash in CRASHES)
+# And what it prints when a program got a signal, by its own fault or by the emulator's.
+_SIGNAL = b"qemu: uncaught target signal "
+_OVERLAP = max(len(text) for text in (*_EMULATOR, _SIGNAL))
 
 
 class Running:
-    """Follows a step to its end. ``pipes`` are the read ends of its standard output and error."""
+    """Follows a step to its end. ``pipes`` are the read ends of its standard output and error; after
+    ``patience`` seconds without output the step is killed (0: never)."""
 
-    def __init__(self, sock: socket.socket, pipes: dict[int, int], output: Output, stdin: int | None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        pipes: dict[int, int],
+        output: Output,
+        stdin: int | None,
+        patience: float = 0,
+    ) -> None:
+        self._patience = patience
+        self._heard = time.monotonic()
         self._sock = sock
         self._pipes = pipes  # descriptor → 1 or 2
         self._output = output
@@ -41,7 +54,8 @@ class Running:
         self._sock_open = True
         self._failure: PolyarchError | None = None
         self.code: int | None = None
-        self.crash_seen = False
+        self.crash: Crash = ""
+        self.silent = False  # killed because it was
 
     def follow(self, cancelled: Event) -> int:
         """Wait for the end and return the exit code. CancelledError when ``cancelled`` was set and everything
@@ -52,6 +66,9 @@ class Running:
                 while self._sock_open or self._pipes:
                     if cancelled.is_set() and not killed:
                         killed = True
+                        self._kill()
+                    if self._patience and not self.silent and self._is_silent():
+                        self.silent = True
                         self._kill()
                     self._look(stack)
             except BaseException:
@@ -64,6 +81,8 @@ class Running:
             raise CancelledError("the step was cancelled", reason="cancelled")
         if self._failure is not None:
             raise self._failure
+        if self.silent:
+            return 137
         if self.code is None:
             raise PolyarchError(
                 "the step ended without saying how",
@@ -71,6 +90,9 @@ class Running:
                 reason="step-vanished",
             )
         return self.code
+
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self._heard > self._patience
 
     def _kill(self) -> None:
         try:
@@ -117,9 +139,13 @@ class Running:
             if self._relay is None or pipe != self._relay.master:
                 os.close(pipe)
             return
-        if not self.crash_seen:
+        self._heard = time.monotonic()
+        if self.crash != "emulator":
             tail = self._tails.get(stream, b"") + data
-            self.crash_seen = any(crash in tail for crash in CRASHES)
+            if any(text in tail for text in _EMULATOR):
+                self.crash = "emulator"
+            elif _SIGNAL in tail:
+                self.crash = "unclear"
             self._tails[stream] = tail[-_OVERLAP:]
         self._output(stream, data)
 

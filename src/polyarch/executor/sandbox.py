@@ -54,7 +54,9 @@ class Sandbox:
         """
         if privileged is None:
             privileged = os.geteuid() == 0 and syscalls.may_mount()
-        return cls(state, emulators or Emulators.discover(), privileged=privileged)
+        return cls(
+            state, emulators or Emulators.discover(taken=state.emulators / "taken"), privileged=privileged
+        )
 
     def __enter__(self) -> Sandbox:
         return self
@@ -126,7 +128,7 @@ class Sandbox:
         running = self._begin(helper, step, process, output)
         code = running.follow(cancelled)
         emulated = strategy.kind == "emulated"
-        return ExitStatus(code, emulated, emulated and code != 0 and running.crash_seen)
+        return ExitStatus(code, emulated, running.crash if emulated and code else "", running.silent)
 
     def _begin(self, helper: Connection, step: dict[str, Any], process: Process, output: Output) -> Running:
         pipes: dict[int, int] = {}
@@ -150,7 +152,8 @@ class Sandbox:
             wire.send_block(sock, wire.pack(step))
         except OSError:
             pass  # how it ended comes out when it is followed
-        return Running(sock, pipes, output, process.stdin)
+        patience = process.emulator_patience if step["emulated"] else 0
+        return Running(sock, pipes, output, process.stdin, patience)
 
     def _helper(self) -> Connection:
         with self._lock:
@@ -175,7 +178,7 @@ class Sandbox:
 
     def _registrations(self) -> list[tuple[str, str, bool]]:
         """The emulators a step gets: with the dispatcher in front where they keep argv[0], which it needs."""
-        folder = self._state.root / "emulators"
+        folder = self._state.emulators
         return [
             (qemu, os.path.realpath(prepared(Path(path), qemu, folder)) if keep else path, keep)
             for qemu, path, keep in self._emulators.registrations()

@@ -84,7 +84,8 @@ class Process:
     ``network``: "default" and "host" share the host's network, "none" has a loopback only.
     ``security``: "sandbox" has docker's default capabilities, "insecure" all there are.
     ``terminal`` connects the caller's terminal; otherwise standard input is empty unless ``stdin`` is a
-    file descriptor.
+    file descriptor. An emulated process that writes nothing for ``emulator_patience`` seconds is killed (0:
+    never): an emulator that hangs says nothing.
     """
 
     arguments: tuple[str, ...]
@@ -101,16 +102,22 @@ class Process:
     read_only: bool = False
     terminal: bool = False
     stdin: int | None = None
+    emulator_patience: float = 0
+
+
+# "emulator": it was the emulator's fault; "unclear": a program got a signal, by its own fault or not.
+Crash = Literal["", "emulator", "unclear"]
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended: ``code`` as a shell gives it (128 + signal); ``emulated``, and whether the
-    emulator itself crashed."""
+    """How a process ended: ``code`` as a shell gives it (128 + signal); whether it was emulated, and then
+    what it seems to have died of, or that it was killed because it was ``silent`` for too long."""
 
     code: int
     emulated: bool = False
-    emulator_crashed: bool = False
+    crash: Crash = ""
+    silent: bool = False
 
 
 Output = Callable[[int, bytes], None]  # (1 or 2, chunk): standard output or error as it comes

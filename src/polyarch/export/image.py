@@ -83,7 +83,7 @@ class Assembler:
 
     def _make(self, form: Form, report: Reporter) -> AssembledImage:
         results = self._result.results
-        single = len(results) == 1
+        single = len(results) == 1 and not self._result.indexed
         _check_levels(form.annotations, single=single)
         with report.phase("exporting layers"):
             blobs = self._blobs(form.compression)
@@ -186,7 +186,9 @@ class Assembler:
         )
         unique = {layer.descriptor.digest: layer.descriptor.size for layer in layers}
         size = len(made.manifest.data) + made.config.size + sum(unique.values())
-        return ExportedPlatform(one.platform, descriptor, made.config.digest, size)
+        ids = (layer.id for layer in one.rootfs.layers)
+        sizes = tuple((id, blob.descriptor.size) for id, blob in zip(ids, layers, strict=True))
+        return ExportedPlatform(one.platform, descriptor, made.config.digest, size, sizes)
 
     def _keep(self, raw: Raw) -> None:
         self._layout.push_bytes(raw.data, raw.media_type)

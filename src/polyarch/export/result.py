@@ -34,24 +34,26 @@ class BuildResult:
 
     ``origins`` says for the digest of a layer of a base image where it can be had when the local store does
     not have it: repositories (``registry/repository``) or ``oci-layout:PATH``. ``epoch`` is
-    SOURCE_DATE_EPOCH in seconds, None when not given.
+    SOURCE_DATE_EPOCH in seconds, None when not given. ``indexed`` puts even one variant into an index.
     """
 
     results: tuple[PlatformResult, ...]
     annotations: tuple[Annotation, ...] = ()
     origins: Mapping[str, Collection[str]] = field(default_factory=dict)
     epoch: int | None = None
+    indexed: bool = False
 
 
 @dataclass(frozen=True)
 class ExportedPlatform:
     """One variant as exported: its manifest, its config's digest, and the bytes of manifest, config and
-    compressed layers together."""
+    compressed layers together. ``layers`` are the compressed sizes of its layers by the layers' ids."""
 
     platform: Platform
     manifest: Descriptor
     config_digest: str
     size: int
+    layers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class ExportSummary:
     def digest(self) -> str:
         """The digest of the whole, as ``--metadata-file`` gives it; "" when there is no image."""
         return self.descriptor.digest if self.descriptor else ""
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Compressed sizes of all layers, by the layers' ids."""
+        return {id: size for platform in self.platforms for id, size in platform.layers}
 
     @property
     def image_id(self) -> str:

@@ -27,6 +27,7 @@ from polyarch.dockerfile.instructions import (
     Volume,
     Workdir,
 )
+from polyarch.dockerfile.ports import port_specifications
 from polyarch.errors import DockerfileError, PolyarchError
 from polyarch.graph import gotext
 from polyarch.graph.dispatch_files import copy_vertex
@@ -34,7 +35,6 @@ from polyarch.graph.dispatch_meta import step_meta
 from polyarch.graph.dispatch_run import run_vertex
 from polyarch.graph.draft import Draft
 from polyarch.graph.naming import StepNames
-from polyarch.graph.ports import port_specifications
 from polyarch.graph.signals import check_signal
 from polyarch.graph.stages import StagePlan, StageState
 from polyarch.graph.vertex import FileOp, Graph, MakeDirectoryAction, Vertex

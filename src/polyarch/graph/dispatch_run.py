@@ -123,12 +123,18 @@ def _mount(
         input=number,
         source=posixpath.join("/", mount.source),
         read_only=read_only,
-        id=(mount.id or target) if mount.type == "cache" else "",
+        id=_cache_id(mount.id or target, plan) if mount.type == "cache" else "",
         sharing=mount.sharing,
         mode=mount.mode,
         uid=mount.uid,
         gid=mount.gid,
     )
+
+
+def _cache_id(id: str, plan: StagePlan) -> str:
+    namespace = plan.options.cache_namespace
+    shared = "any/" if id.startswith("any/") else ""  # for all platforms: that stays in front
+    return f"{shared}{namespace}/{id.removeprefix(shared)}" if namespace else id
 
 
 def _mount_source(

@@ -39,7 +39,8 @@ class NamedContext:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked of a build, as far as the graph depends on it. ``epoch`` is SOURCE_DATE_EPOCH."""
+    """What the user asked of a build, as far as the graph depends on it. ``epoch`` is SOURCE_DATE_EPOCH,
+    ``cache_namespace`` keeps the directories of cache mounts apart from those of other builds."""
 
     build_platform: Platform
     target: str = ""
@@ -55,6 +56,7 @@ class Options:
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     epoch: int | None = None
+    cache_namespace: str = ""
     several_platforms: bool = False
 
 

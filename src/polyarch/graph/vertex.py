@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -21,8 +21,11 @@ from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.platform import Platform
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """What all operations share. Inputs are given by the vertex, by position."""
+class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What all operations share. Inputs are given by the vertex, by position.
+
+    Defaults are written out: leaving them out goes by identity, so that equal values would get two names.
+    """
 
 
 class ImageOp(Operation, frozen=True, kw_only=True):
@@ -71,7 +74,7 @@ class InlineOp(Operation, frozen=True, kw_only=True):
     mode: int = 0o644
 
 
-class CopyAction(msgspec.Struct, frozen=True, kw_only=True, tag="copy", omit_defaults=True):
+class CopyAction(msgspec.Struct, frozen=True, kw_only=True, tag="copy"):
     """Copy ``source`` of input ``input`` to ``destination`` (both as written, made absolute).
 
     ``chown`` and ``chmod`` are "" when not given. ``include`` are patterns below ``source`` (``--parents``),
@@ -92,7 +95,7 @@ class CopyAction(msgspec.Struct, frozen=True, kw_only=True, tag="copy", omit_def
     unpack: bool = False
 
 
-class MakeDirectoryAction(msgspec.Struct, frozen=True, kw_only=True, tag="mkdir", omit_defaults=True):
+class MakeDirectoryAction(msgspec.Struct, frozen=True, kw_only=True, tag="mkdir"):
     """Make ``path`` and its parents, owned by ``owner`` ("" is root)."""
 
     path: str
@@ -116,7 +119,7 @@ class MergeOp(Operation, frozen=True, kw_only=True):
     """The layers of input 0 and, above them, those of input 1."""
 
 
-class ExecMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ExecMount(msgspec.Struct, frozen=True, kw_only=True):
     """A mount of a RUN. ``input`` is the vertex input it shows (None: empty, or not a file system)."""
 
     type: Literal["bind", "cache", "tmpfs", "secret", "ssh"]
@@ -214,3 +217,10 @@ class Graph:
             if digest in needed:
                 needed.update(source.digest for source in vertex.inputs)
         return {digest: vertex for digest, vertex in self.vertices.items() if digest in needed}
+
+    def trust(self, done: Collection[str]) -> None:
+        """Let cached results of these vertices (digests) count even where a build was told to use none."""
+        for digest in done:
+            meta = self.meta.get(digest)
+            if meta is not None and meta.ignore_cache:
+                self.meta[digest] = replace(meta, ignore_cache=False)

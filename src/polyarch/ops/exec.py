@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from polyarch.errors import PolyarchError, StepError
-from polyarch.executor.spec import Mount, Process, RootFilesystem
+from polyarch.executor.spec import ExitStatus, Mount, Process, RootFilesystem
 from polyarch.graph.vertex import ExecMount, ExecOp
 from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
@@ -20,6 +20,7 @@ from polyarch.ops.result import (
     digest_of,
     encode_record,
     first_key,
+    key_of,
     record_layers,
     restore,
     rootfs_of,
@@ -28,6 +29,7 @@ from polyarch.ops.session import Session
 from polyarch.solver.events import VertexLog
 from polyarch.solver.op import CacheKey, Identity, Input, Step
 
+_WAYS_OUT = "cross-compile this step with FROM --platform=$BUILDPLATFORM, or build on a native node"
 KEPT_OUTPUT = 16 << 10  # bytes of a failed step's output that go into the error
 
 
@@ -46,13 +48,11 @@ class ExecOperation:
         parts = [("the instruction", definition(self.op)), ("the base", digest_of(*inputs[0].identity))]
         mounted = [mount for mount in self.op.mounts if mount.input is not None]
         identities = [(f"mount {m.target}", digest_of(*inputs[m.input or 0].identity)) for m in mounted]
-        first = digest_of("exec", *(value for _, value in parts + identities))
+        first = key_of("exec", *(value for _, value in parts + identities))
         yield CacheKey(first_key(first, local=bool(self.local)), tuple(parts))
         if mounted:
             contents = [(f"mount {m.target}", _content(inputs[m.input or 0], m)) for m in mounted]
-            yield CacheKey(
-                digest_of("exec content", *(value for _, value in parts + contents)), tuple(contents)
-            )
+            yield CacheKey(key_of("exec content", *(value for _, value in parts + contents)), tuple(contents))
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         session, op = self.session, self.op
@@ -100,7 +100,7 @@ class ExecOperation:
             raise
         if status.code != 0:
             session.layers.discard(upper)
-            raise self._failure(status.code, output, emulator_crashed=status.emulator_crashed)
+            raise self._failure(status, output)
         how = "native" if not status.emulated else "accelerated" if given else "emulated"
         return session.layers.adopt(upper, base), how
 
@@ -139,24 +139,33 @@ class ExecOperation:
             hosts=op.hosts,
             shm_size=op.shm_size or 64 << 20,
             limits=op.limits,
+            emulator_patience=self.session.emulator_patience,
         )
 
-    def _failure(self, code: int, output: _Output, *, emulator_crashed: bool) -> StepError:
-        command = " ".join(self.op.arguments)
-        if emulator_crashed:
-            return StepError(
-                f"the emulator for {self.op.platform} crashed while running {command!r}",
-                process_exit_code=code,
-                platform=str(self.op.platform),
-                output=output.tail(),
-                hint="cross-compile this step with FROM --platform=$BUILDPLATFORM, or build on a native node",
-                reason="emulator-crashed",
+    def _failure(self, status: ExitStatus, output: _Output) -> StepError:
+        command, platform = " ".join(self.op.arguments), str(self.op.platform)
+        summary = f"process {command!r} did not complete successfully: exit code: {status.code}"
+        hint, reason = "", "step-failed"
+        if status.silent:
+            patience = f"{self.session.emulator_patience:g} s"
+            summary = f"{command!r} was killed: emulated for {platform}, it wrote nothing for {patience}"
+            hint, reason = (
+                f"an emulator may hang: give it more time with --emulator-timeout, or {_WAYS_OUT}",
+                "silent",
             )
+        elif status.crash == "emulator":
+            summary = f"the emulator for {platform} crashed while running {command!r}"
+            hint, reason = _WAYS_OUT, "emulator-crashed"
+        elif status.crash == "unclear":
+            hint = f"a program crashed under emulation, which may be the emulator's fault: {_WAYS_OUT}"
+            reason = "crashed-under-emulation"
         return StepError(
-            f"process {command!r} did not complete successfully: exit code: {code}",
-            process_exit_code=code,
-            platform=str(self.op.platform),
+            summary,
+            process_exit_code=status.code,
+            platform=platform,
             output=output.tail(),
+            hint=hint,
+            reason=reason,
         )
 
 

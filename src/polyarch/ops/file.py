@@ -21,6 +21,7 @@ from polyarch.ops.result import (
     digest_of,
     encode_record,
     first_key,
+    key_of,
     record_layers,
     restore,
     rootfs_of,
@@ -58,7 +59,7 @@ class FileOperation:
             ("the base" if number == self._base else f"source {number}", digest_of(*entry.identity))
             for number, entry in enumerate(inputs)
         ]
-        first = digest_of("file", *(value for _, value in parts))
+        first = key_of("file", *(value for _, value in parts))
         yield CacheKey(first_key(first, local=bool(self.local)), tuple(parts[:1]))
         if self._base is not None and self.local and (selected := self._select(inputs)):
             kept = [
@@ -67,12 +68,12 @@ class FileOperation:
                 if n not in self.local
             ]
             yield CacheKey(
-                digest_of("file selection", parts[0][1], *(value for _, value in kept), *selected),
+                key_of("file selection", parts[0][1], *(value for _, value in kept), *selected),
                 (("the files", digest_of(*selected)), *(each for each in kept if each[0] == "the base")),
             )
         content = content_digest(self._draw(inputs).toc())
         times = "" if self.op.epoch is None else f"@{self.op.epoch}"  # where one is wanted, it counts
-        yield CacheKey(digest_of("file content", content + times), (("the files", content + times),))
+        yield CacheKey(key_of("file content", content + times), (("the files", content + times),))
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         canvas = self._draw(inputs)

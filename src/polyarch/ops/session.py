@@ -27,7 +27,8 @@ class Session:
 
     ``contexts`` gives the files of a named local context; ``origins`` the store behind an image's origin;
     ``executor`` starts the sandbox when the first RUN needs it; ``agents`` are ssh agents' sockets by id;
-    ``proxies`` are ``NAME=value`` for RUN only; ``accelerator`` has native twins for emulated steps.
+    ``proxies`` are ``NAME=value`` for RUN only; ``accelerator`` has native twins for emulated steps,
+    which may be silent for ``emulator_patience`` seconds (0: for ever).
     """
 
     state: State
@@ -41,6 +42,7 @@ class Session:
     proxies: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
     accelerator: Accelerator | None = None
+    emulator_patience: float = 0
 
     def context(self, name: str) -> Rootfs:
         """The files of the context ``name``."""

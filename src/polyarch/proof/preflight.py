@@ -120,16 +120,16 @@ def run_platforms(graph: Graph) -> dict[Platform, list[str]]:
 
 
 def check_executors(
-    graph: Graph, verdicts: Verdicts, emulators: Emulators | None = None
+    graph: Graph, verdicts: Verdicts, emulators: Emulators | None = None, *, taken: Path | None = None
 ) -> Iterator[Problem | Check]:
     """How steps run on every platform, or why they cannot. An emulator that worked since this machine was
-    started is not tried again."""
+    started is not tried again. ``taken`` is a folder with emulators of our own."""
     wanted = run_platforms(graph)
     foreign = [one for one in wanted if platforms.choose(platforms.host(), [one], strict=True) is None]
     if not foreign:
         yield from (Check(subject=f"steps for {one}", state="ok", detail="native") for one in wanted)
         return
-    emulators = emulators or Emulators.discover()
+    emulators = emulators or Emulators.discover(taken=taken)
     for one, digests in wanted.items():
         subject = f"steps for {one}"
         key = _emulator_key(emulators, one)

@@ -7,6 +7,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class PlannedVertex:
+    """A vertex before anything runs: what it waits for, the platforms it is for ("linux/arm64"), and its
+    lines of the Dockerfile (1-based and inclusive; 0 for what has none)."""
+
+    digest: str
+    name: str
+    inputs: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is about to be solved, inputs before those that use them, and the Dockerfile it comes from."""
+
+    vertices: tuple[PlannedVertex, ...]
+    file: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class VertexStarted:
     digest: str
     name: str
@@ -61,7 +83,7 @@ class Warning:
     line: int = 0
 
 
-Event = VertexStarted | VertexCompleted | VertexLog | VertexStatus | Warning
+Event = Planned | VertexStarted | VertexCompleted | VertexLog | VertexStatus | Warning
 EventSink = Callable[[Event], None]  # called from several threads
 
 

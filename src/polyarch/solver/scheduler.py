@@ -86,7 +86,11 @@ class _Renamed:
 
 
 class Scheduler:
-    """One solve. ``processes`` is how many operations may run processes at the same time."""
+    """One solve. ``processes`` is how many operations may run processes at the same time.
+
+    With ``keep_going`` a failure stops only what depends on it; ``failures`` are, after ``solve``, all that
+    failed of themselves, by vertex.
+    """
 
     def __init__(
         self,
@@ -97,6 +101,7 @@ class Scheduler:
         workers: int = 16,
         processes: int = 4,
         locks: FileLocks | None = None,
+        keep_going: bool = False,
     ) -> None:
         self._cache = cache
         self._events = events
@@ -104,12 +109,15 @@ class Scheduler:
         self._workers = workers
         self._processes = BoundedSemaphore(processes)
         self._locks = locks
+        self._keep_going = keep_going
+        self.failures: dict[str, BaseException] = {}
         self._solved: list[_Outcome] = []
 
     def solve(self, tasks: Sequence[Task], wanted: Sequence[str]) -> Mapping[str, Any]:
         """The results of ``wanted`` (digests), with their bytes within reach.
 
-        The first failure cancels the rest and is raised after everything has stopped.
+        The first failure cancels the rest (unless this keeps going) and is raised after everything has
+        stopped.
         """
         needed = _needed(tasks, wanted)
         outcomes: dict[str, _Outcome] = {}
@@ -166,6 +174,7 @@ class Scheduler:
         waiting = {digest: {i.task.node.digest for i in o.inputs} for digest, o in outcomes.items()}
         running: dict[Future[None], str] = {}
         failure: BaseException | None = None
+        first: BaseException | None = None  # that did not stop the rest
         while waiting or running:
             if failure is None:
                 for digest in [d for d, missing in waiting.items() if not missing]:
@@ -177,13 +186,23 @@ class Scheduler:
             for future in done:
                 digest = running.pop(future)
                 error = future.exception()
-                if error is not None:
+                if error is not None and self._goes_on_after(digest, error):
+                    _drop_users(waiting, digest)
+                    first = first or error
+                elif error is not None:
                     failure = _worse(failure, error)
                     self._cancelled.set()
                 for missing in waiting.values():
                     missing.discard(digest)
-        if failure is not None:
-            raise failure
+        if failure is not None or first is not None:
+            raise failure or first  # type: ignore[misc]  # one of them is there
+
+    def _goes_on_after(self, digest: str, error: BaseException) -> bool:
+        """Whether the rest is to be done all the same."""
+        if not self._keep_going or not isinstance(error, PolyarchError) or isinstance(error, CancelledError):
+            return False
+        self.failures[digest] = error
+        return True
 
     def preview(self, tasks: Sequence[Task], wanted: Sequence[str]) -> list[tuple[Task, str]]:
         """What ``solve`` would do, without doing it: each task with "source", "cached", or why it would run.
@@ -234,7 +253,7 @@ class Scheduler:
             self._stop_if_cancelled()
             task = outcome.task
             if not task.op.cacheable:
-                self.execute(outcome, "")
+                self.execute(outcome, "source" if not task.node.inputs else "costs nothing")
                 return
             try:
                 found = self._find(outcome)
@@ -361,6 +380,15 @@ def _needed(tasks: Sequence[Task], wanted: Sequence[str]) -> list[Task]:
             needed.update(node.digest for node in task.node.inputs)
             chosen.append(task)
     return chosen[::-1]
+
+
+def _drop_users(waiting: dict[str, set[str]], failed: str) -> None:
+    """Take from ``waiting`` whatever depends on a vertex that failed."""
+    gone = {failed}
+    for digest, missing in list(waiting.items()):  # inputs come before their users
+        if missing & gone:
+            gone.add(digest)
+            del waiting[digest]
 
 
 def _cheap_keys(task: Task, inputs: Sequence[_Renamed], events: EventSink) -> list[str]:

@@ -39,7 +39,7 @@ from polyarch.unchanged import facts
 # Of a request: what the command line and the facts cover. All else must be as it is by default.
 _COVERED = frozenset(
     """context dockerfile platforms tags outputs target build_args labels annotations contexts network hosts
-    shm_size limits pull allow runtime proof proof_ignore""".split()
+    shm_size limits pull allow runtime proof proof_ignore keep_going options""".split()
 )
 # Of an output: what makes no difference to an image that is there already.
 _COVERED_OUTPUT = frozenset(

@@ -43,9 +43,9 @@ _DESCRIPTOR = "containerimage.descriptor"
 
 
 def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) -> BuildKitNode:
-    """The daemon of a record with the driver ``remote`` or ``docker`` (an engine, its own or another's).
-    NodeLostError when it does not answer."""
-    daemon = Daemon(record.endpoint, record.driver_opts, engine=record.driver == "docker")
+    """The daemon of a record with the driver ``remote`` or ``docker-engine`` (this machine's engine or
+    another's). NodeLostError when it does not answer."""
+    daemon = Daemon(record.endpoint, record.driver_opts, engine=record.driver == "docker-engine")
     node = BuildKitNode(record.name, daemon, home, surroundings)
     try:
         _ = node.platforms
@@ -76,7 +76,7 @@ class BuildKitNode:
         except PolyarchError as error:
             raise NodeLostError(self.name, error.summary, detail=error.detail, hint=error.hint) from None
 
-    def report(self) -> NodeReport:
+    def report(self, *, full: bool = False) -> NodeReport:
         """See ``Reports``."""
         return self._facts.report()
 

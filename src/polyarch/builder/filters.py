@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from polyarch.builder.storage import KINDS, Item
+from polyarch.builder.report import KINDS, Usage
 from polyarch.errors import UsageError
 
-Wanted = Callable[[Item], bool]
+Wanted = Callable[[Usage], bool]
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _ALIASES = {"exec.cachemount": "cachemount", "source.git.checkout": "source", "regular": "layer"}
+_BUILDKIT = ("frontend", "internal", "source.local")
 _WORDS: dict[str, Wanted] = {
     "shared": lambda item: item.shared,
     "private": lambda item: not item.shared,
@@ -45,13 +46,13 @@ def _test(key: str, value: str, text: str) -> Wanted:
             return lambda item: item.used_ns < limit
         case "type":
             kind = _ALIASES.get(value, value)
-            if kind not in KINDS:
+            if kind not in (*KINDS, *_BUILDKIT):
                 raise UsageError(
                     f"--filter {text}: there is no such type",
                     hint=", ".join(KINDS),
                     reason="invalid-filter",
                 )
-            return lambda item: item.kind == kind
+            return lambda item: item.kind in (kind, value)
         case "id" if value:
             return lambda item: item.id.startswith(value) or item.id.partition(":")[2].startswith(value)
         case "description" if value:

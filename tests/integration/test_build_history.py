@@ -1,0 +1,148 @@
+"""Builds leave records; a failed one can keep going, and be resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from polyarch.content.layout import Layout
+from polyarch.content.state import State
+from polyarch.errors import NotFoundError
+from polyarch.history.reader import find, load, records
+
+pytestmark = pytest.mark.userns
+_TWO = ("--platform", "linux/amd64,linux/arm64")
+_START = "from polyarch.cli.entry import run; run()"
+
+
+def polyarch(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _START, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def context(tmp_path: Path, busybox: str) -> Path:
+    """A step that fails for arm64 as long as ``flag`` says so, after one that is fine."""
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "flag").write_text("broken")
+    (folder / "Dockerfile").write_text(
+        "FROM --platform=$BUILDPLATFORM base/busybox AS work\n"
+        "ARG TARGETARCH\n"
+        "RUN echo once-$TARGETARCH > /a\n"
+        "COPY flag /flag\n"
+        'RUN if [ $TARGETARCH = arm64 ] && [ "$(cat /flag)" = broken ]; then echo no-$TARGETARCH; exit 7; fi;'
+        " echo made-$TARGETARCH\n"
+        "FROM base/busybox\n"
+        "COPY --from=work /a /a\n"
+    )
+    return folder
+
+
+def test_the_metadata_names_the_record(context: Path, state: State, tmp_path: Path) -> None:
+    (context / "flag").write_text("fine")
+    file = tmp_path / "metadata.json"
+    done = polyarch("build", *_TWO, "--metadata-file", str(file), "-t", "app:1", str(context))
+    assert done.returncode == 0, done.stderr
+    reference = json.loads(file.read_text())["buildx.build.ref"]
+    build = load(find(state.history, reference))
+    assert build.record.id == reference.rpartition("/")[2] and build.record.status == "completed"
+    assert build.record.finished is not None
+    assert build.record.finished.digest == Layout(state.content).resolve("app:1").digest
+    assert [one.how for one in build.record.finished.variants] == ["native", "cross-compiled"]
+    text = polyarch("logs", reference).stdout
+    assert "made-amd64" in text and "made-arm64" in text
+    number = next(each.number for each in build.vertices.values() if "made-arm64" in each.text)
+    assert polyarch("logs", str(number)).stdout == "made-arm64\n"
+    listed = polyarch("history", "ls", "--format", "{{.Ref}} {{.Status}}").stdout
+    assert listed == f"{build.record.id} Completed\n"
+    inspected = json.loads(polyarch("history", "inspect", "--format", "json").stdout)
+    assert inspected["ref"] == build.record.id and len(inspected["steps"]) == len(build.vertices)
+    copied = next(each for each in inspected["steps"] if "COPY --from=work" in each["name"])
+    assert copied["size"] > 0 and copied["lines"] == [7, 7]
+    for words in (("logs",), ("trace",), ("export",), ("open", "-o", "-"), ("logs", "--progress", "rawjson")):
+        done = polyarch("history", *words)
+        assert (done.returncode == 0 and "made-arm64" in done.stdout) or words[0] in ("trace", "logs"), words
+    assert polyarch("history", "rm", reference).returncode == 0 and records(state.history) == []
+
+
+def test_the_others_finish_and_only_what_failed_is_done_again(context: Path, state: State) -> None:
+    words = ("build", *_TWO, "-t", "app:1", "--no-cache", "--keep-going", "--build-arg", "X_TOKEN=abc", ".")
+    failed = subprocess.run(
+        [sys.executable, "-c", _START, *words], cwd=context, capture_output=True, text=True, timeout=120
+    )
+    assert failed.returncode == 1
+    assert "1 of 2 platforms failed: linux/arm64" in failed.stderr
+    assert "linux/amd64: finished" in failed.stderr and "| no-arm64" in failed.stderr
+    assert "made-amd64" in failed.stderr  # although arm64 had failed
+    with pytest.raises(NotFoundError):
+        Layout(state.content).resolve("app:1")
+    assert find(state.history).status == "error"
+
+    refused = polyarch("build", "--resume")
+    assert refused.returncode == 1 and "build_args X_TOKEN" in refused.stderr
+    again = polyarch("build", "--resume", "--build-arg", "X_TOKEN=abc")
+    assert again.returncode == 1 and "once-" not in polyarch("logs").stdout
+    done = load(find(state.history))
+    ran = [each.plan.name for each in done.vertices.values() if each.state == "error"]
+    assert len(ran) == 1 and "RUN if" in ran[0]
+    assert {each.state for each in done.vertices.values() if "RUN echo once" in each.plan.name} == {"cached"}
+
+    (context / "flag").write_text("fine")
+    mended = polyarch("build", "--resume", "--build-arg", "X_TOKEN=abc")
+    assert mended.returncode == 0, mended.stderr
+    assert Layout(state.content).resolve("app:1")
+    done = load(find(state.history))
+    assert {each.state for each in done.vertices.values() if "RUN echo once" in each.plan.name} == {"cached"}
+    nothing = polyarch("build", "--resume", find(state.history).id[:8], "--build-arg", "X_TOKEN=abc")
+    assert nothing.returncode == 0, nothing.stderr  # a complete build may be done again, too
+
+
+def test_without_it_the_first_failure_ends_everything(context: Path, state: State) -> None:
+    failed = polyarch("build", *_TWO, str(context))
+    assert failed.returncode == 1 and "platforms failed" not in failed.stderr
+    finished = find(state.history).finished
+    assert finished is not None and finished.status == "error" and "| no-arm64" in finished.detail
+
+
+def test_a_killed_build_is_interrupted_and_can_be_resumed(context: Path, state: State) -> None:
+    (context / "Dockerfile").write_text("FROM base/busybox\nRUN echo begun; sleep 60\n")
+    child = subprocess.Popen(
+        [sys.executable, "-c", _START, "build", str(context)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not any("begun" in each.text for r in records(state.history) for each in load(r).vertices.values()):
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.02)
+    assert find(state.history).status == "running"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert find(state.history).status == "interrupted"
+    assert "begun" in polyarch("logs").stdout
+    (context / "Dockerfile").write_text("FROM base/busybox\nRUN echo begun\n")
+    assert polyarch("build", "--resume").returncode == 0
+
+
+def test_secrets_are_nowhere_in_the_record(context: Path, state: State) -> None:
+    (context / "Dockerfile").write_text(
+        "FROM base/busybox\nRUN --mount=type=secret,id=a cat /run/secrets/a; cat /run/secrets/a >&2; exit 1\n"
+    )
+    failed = polyarch("build", "--secret", "id=a,env=A_VALUE", str(context), A_VALUE="very-secret-value")
+    assert failed.returncode == 1
+    assert all(b"very-secret" not in path.read_bytes() for path in state.history.iterdir())
+    assert "xxxxx" in polyarch("logs").stdout
