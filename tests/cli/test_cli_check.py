@@ -50,6 +50,7 @@ def test_json_has_dockers_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("FROM debian\nCOPY --chmod=999 a b\n", "invalid chmod"),
         ("FROM $NOTHING\n", "is empty after its variables"),
         ("FROM debian\nRUN --mount=target=/ true\n", "invalid mount target"),
+        ("FROM debian\nADD https://a]b/c /\n", "invalid URL"),
     ],
 )
 def test_what_a_build_would_refuse(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from polyarch.dockerfile.program import Program
 from polyarch.errors import PolyarchError
-from polyarch.graph.convert import BaseImage, convert
+from polyarch.graph.convert import BaseImage, Conversion
 from polyarch.graph.stages import Options, plan_stages
 from polyarch.graph.vertex import Graph
 from polyarch.oci.config import ImageConfig
@@ -16,7 +14,7 @@ from polyarch.oci.platform import Platform
 _CERTAIN = frozenset(
     (
         "circular-stages empty-base empty-platform empty-volume invalid-checksum invalid-chmod "
-        "invalid-digest invalid-mount invalid-port invalid-reference invalid-signal remote-copy "
+        "invalid-digest invalid-mount invalid-port invalid-reference invalid-signal invalid-url remote-copy "
         "stage-order unknown-platform unknown-stage unknown-target"
     ).split()
 )
@@ -35,11 +33,15 @@ class _AnyImage:
 
 def refusal(program: Program, options: Options, platform: Platform) -> PolyarchError | None:
     """The error of a build of the target (or of every stage), where it is certain."""
-    targets = [options.target] if options.target else [str(stage.index) for stage in program.stages]
-    for target in targets:
+    try:
+        plan = plan_stages(program, options, platform)
+        wanted = [plan.target()] if options.target else plan.states[: len(program.stages)]
+    except PolyarchError as error:
+        return error if error.reason in _CERTAIN else None
+    conversion = Conversion(plan, Graph(), _AnyImage())
+    for state in wanted:
         try:
-            plan = plan_stages(program, replace(options, target=target), platform)
-            convert(plan, Graph(), _AnyImage())
+            conversion.prepare(state)
         except PolyarchError as error:
             if error.reason in _CERTAIN:
                 return error

@@ -47,7 +47,10 @@ def is_git_url(text: str) -> bool:
         case "ssh" | "git":
             return True
         case "http" | "https":
-            return urlsplit(text).path.endswith(".git")
+            try:
+                return urlsplit(text).path.endswith(".git")
+            except ValueError:  # no URL at all
+                return False
         case _:
             return False
 

@@ -66,6 +66,14 @@ def is_http_url(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
+def is_valid_url(text: str) -> bool:
+    """Whether an http or https URL names a host."""
+    try:
+        return bool(urlsplit(text).hostname)
+    except ValueError:
+        return False
+
+
 def fetch(url: str, state: State, *, checksum: str = "") -> HttpFile:
     """The file at ``url``, from this machine where the server says that it has not changed.
 

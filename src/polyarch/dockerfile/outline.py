@@ -116,9 +116,16 @@ class _Collector:
 
     def collect(self, index: int) -> None:
         """Add what the stage and those it needs can be given. A name seen first stays."""
-        if index in self._seen:
-            return
-        self._seen.add(index)
+        pending = [index]
+        while pending:
+            index = pending.pop()
+            if index not in self._seen:
+                self._seen.add(index)
+                self._collect(index)
+                stage = self._program.stages[index]
+                pending += reversed(stage_dependencies(self._program, stage, self._bases))
+
+    def _collect(self, index: int) -> None:
         taken, _ = self._read(index)
         waiting = list(taken.used)
         while waiting:
@@ -131,8 +138,6 @@ class _Collector:
                 self._add("args", name, _without_empty(entry), instruction.location)
         for mount, instruction in taken.mounts:
             self._add_mount(mount, instruction)
-        for needed in stage_dependencies(self._program, self._program.stages[index], self._bases):
-            self.collect(needed)
 
     def _add(self, key: str, name: str, entry: Json, location: Location) -> None:
         lines = {"location": dump_location(location)}
@@ -150,13 +155,18 @@ class _Collector:
                 self._add("cache", name, {"id": name}, location)
 
     def _read(self, index: int) -> tuple[_Outline, Scope]:
-        if index not in self._stages:
-            self._stages[index] = self._read_stage(self._program.stages[index])
+        unread = []
+        base: int | None = index
+        while base is not None and base not in self._stages:
+            unread.append(base)
+            base = self._bases.get(base)
+        for each in reversed(unread):
+            self._stages[each] = self._read_stage(self._program.stages[each])
         return self._stages[index]
 
     def _read_stage(self, stage: Stage) -> tuple[_Outline, Scope]:
         if stage.index in self._bases:
-            scope = self._read(self._bases[stage.index])[1].child()
+            scope = self._stages[self._bases[stage.index]][1].child()
         else:
             image = self._inputs.bases.get(stage.index)
             environment = {"PATH": DEFAULT_PATH, **(image.environment if image else {})}

@@ -22,6 +22,7 @@ from polyarch.errors import DockerfileError
 
 _SPECIAL_PARAMETERS = "@*#?-$!0"
 _MAXIMUM_DEPTH = 100
+_MAXIMUM_SIZE = 8 << 20  # characters of one result: variables that double themselves grow fast
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def process(word: str, env: Mapping[str, str], style: Style) -> Expansion:
     lexer = _Lexer(word, env, style)
     try:
         text, words = lexer.read("", keep_escapes=style.keep_escapes)
+        if len(text) > _MAXIMUM_SIZE:
+            raise _Stop(f"the result has more than {_MAXIMUM_SIZE} characters")
     except _Stop as stop:
         raise DockerfileError(
             f"cannot expand {word[:300]!r}: {stop}", hint=stop.hint, reason=stop.reason

@@ -19,7 +19,7 @@ from polyarch.graph.convert_context import context_meta, context_op
 from polyarch.graph.dispatch import Dispatcher
 from polyarch.graph.draft import DEFAULT_PATH, Draft
 from polyarch.graph.naming import StepNames
-from polyarch.graph.stages import SCRATCH, NamedContext, StagePlan, StageState
+from polyarch.graph.stages import SCRATCH, NamedContext, StagePlan, StageState, in_order
 from polyarch.graph.vertex import Graph, ImageOp, Vertex, VertexMeta
 from polyarch.oci.config import ImageConfig
 from polyarch.oci.descriptor import Descriptor
@@ -76,25 +76,18 @@ class Conversion:
     def run(self) -> TargetResult:
         """Resolve, dispatch, and describe the target."""
         target = self.plan.target()
-        self._resolve(target)
-        dispatcher = Dispatcher(self.plan, self.graph, StepNames(self.plan))
-        self._dispatch(target, dispatcher, [])
+        self.prepare(target)
         return self._result(target)
 
-    def _dispatch(self, state: StageState, dispatcher: Dispatcher, path: list[StageState]) -> None:
-        """Convert what ``state`` needs, then ``state``."""
-        if state in path:
-            raise DockerfileError(
-                f"stage {state.label or state.base_name} depends on itself",
-                location=state.location,
-                reason="circular-stages",
-            )
-        for dependency in state.dependencies():
-            self._dispatch(dependency, dispatcher, [*path, state])
-        if not state.done:
-            self._start(state)
-            dispatcher.run(state)
-            state.done = True
+    def prepare(self, wanted: StageState) -> None:
+        """Convert one stage, and first what it needs."""
+        self._resolve(wanted)
+        dispatcher = Dispatcher(self.plan, self.graph, StepNames(self.plan))
+        for state in in_order([wanted]):
+            if not state.done:
+                self._start(state)
+                dispatcher.run(state)
+                state.done = True
 
     def _result(self, target: StageState) -> TargetResult:
         image = target.image

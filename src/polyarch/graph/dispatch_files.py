@@ -6,7 +6,7 @@ import posixpath
 import re
 
 from polyarch.context.git import is_git_url
-from polyarch.context.http import is_http_url
+from polyarch.context.http import is_http_url, is_valid_url
 from polyarch.dockerfile.instructions import Add, Copy, Instruction
 from polyarch.errors import DockerfileError
 from polyarch.graph.convert_context import context_meta, context_op
@@ -97,6 +97,11 @@ def _check(instruction: Copy | Add) -> None:
             hint="give an octal number between 0 and 07777, or symbols such as u=rwX,go=rX",
             reason="invalid-chmod",
         )
+    for source in instruction.sources:
+        if is_http_url(source) and not is_valid_url(source):
+            raise DockerfileError(
+                f"{source}: invalid URL", hint="it looks like https://example.com/file", reason="invalid-url"
+            )
     if isinstance(instruction, Add) and instruction.checksum:
         if len(instruction.sources) != 1 or instruction.inline:
             raise DockerfileError(

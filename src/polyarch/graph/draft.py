@@ -63,7 +63,12 @@ class Draft:
 
     def clone(self) -> Draft:
         """A copy for a child stage: triggers do not carry over."""
-        child = copy.deepcopy(self)
+        child = copy.copy(self)
+        child.env = copy.copy(self.env)
+        child.exposed_ports = copy.copy(self.exposed_ports)
+        child.volumes = copy.copy(self.volumes)
+        child.labels = copy.copy(self.labels)
+        child.history = list(self.history)
         child.on_build = []
         return child
 

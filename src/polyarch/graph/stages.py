@@ -6,7 +6,7 @@ images they start from, per target platform; ``convert`` fills in the rest once 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -217,7 +217,7 @@ def plan_stages(program: Program, options: Options, target_platform: Platform) -
         plan.link(state, state.instructions)
     if len(plan.states) == 1:
         plan.states[0].label = ""
-    _refuse_cycles(plan.states)
+    in_order(plan.states)  # none may need itself
     return plan
 
 
@@ -285,26 +285,33 @@ def _use(user: StageState, used: StageState) -> Location:
     return user.location
 
 
-def _refuse_cycles(states: Sequence[StageState]) -> None:
-    """DockerfileError where stages need each other."""
-    finished: set[int] = set()
-    path: list[StageState] = []
+def in_order(wanted: Iterable[StageState]) -> list[StageState]:
+    """``wanted`` and what they need, each once and after what it needs itself. DockerfileError where stages
+    need each other."""
+    finished: dict[int, StageState] = {}
+    for first in wanted:
+        if id(first) in finished:
+            continue
+        path = {id(first): first}
+        pending = [first.dependencies()]
+        while path:
+            needed = next(pending[-1], None)
+            if needed is None:
+                pending.pop()
+                key, state = path.popitem()
+                finished[key] = state
+            elif id(needed) in path:
+                raise _circle(list(path.values()), needed)
+            elif id(needed) not in finished:
+                path[id(needed)] = needed
+                pending.append(needed.dependencies())
+    return list(finished.values())
 
-    def visit(state: StageState) -> None:
-        if id(state) in finished:
-            return
-        if state in path:
-            names = [s.name or s.label or s.base_name for s in [*path[path.index(state) :], state]]
-            raise DockerfileError(
-                f"circular dependency between stages: {' -> '.join(names)}",
-                location=_use(path[-1], state),
-                reason="circular-stages",
-            )
-        path.append(state)
-        for dependency in state.dependencies():
-            visit(dependency)
-        path.pop()
-        finished.add(id(state))
 
-    for state in states:
-        visit(state)
+def _circle(path: list[StageState], state: StageState) -> DockerfileError:
+    names = [s.name or s.label or s.base_name for s in [*path[path.index(state) :], state]]
+    return DockerfileError(
+        f"circular dependency between stages: {' -> '.join(names)}",
+        location=_use(path[-1], state),
+        reason="circular-stages",
+    )
