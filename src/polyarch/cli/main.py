@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "debug": ("polyarch.cli.debug:debug", "Show what polyarch makes of a Dockerfile or a build."),
     "doctor": ("polyarch.cli.doctor:doctor", "Say what this machine can do, and what mends the rest."),
     "du": ("polyarch.cli.du:du", "Show how much of the disk everything takes."),
+    "fix": ("polyarch.cli.fix:fix", "Mend the mistakes of multi-platform Dockerfiles."),
     "history": ("polyarch.cli.history:history", "Show what builds did."),
     "images": ("polyarch.cli.images:images", "List the images of the local store."),
     "imagetools": ("polyarch.cli.imagetools:imagetools", "Inspect and create image indexes."),

@@ -10,24 +10,23 @@ from polyarch.proof.commands import is_asking
 
 @dataclass(frozen=True)
 class Compiler:
-    """``native`` when what it makes is machine code. ``arguments`` are what its stage must declare,
-    ``prefix`` goes before the command and ``options`` behind its verb ("" for neither)."""
+    """``native`` when what it makes is machine code."""
 
     name: str
     native: bool = True
-    arguments: str = ""
-    prefix: str = ""
-    options: str = ""
 
 
-GO = Compiler("Go", arguments="TARGETOS TARGETARCH", prefix="CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH")
+GO = Compiler("Go")
 RUST = Compiler("Rust")
 C = Compiler("a cross compiler (gcc-…-linux-gnu, clang --target)")
 ZIG = Compiler("Zig")
-DOTNET = Compiler(".NET", native=False, arguments="TARGETARCH", options="-a $TARGETARCH")
+DOTNET = Compiler(".NET", native=False)
 NODE = Compiler("Node, whose output is the same for all platforms,", native=False)
+JAVA = Compiler("Java, whose output is the same for all platforms,", native=False)
+PYTHON = Compiler("a generator, whose output is the same for all platforms,", native=False)
 _C_COMPILERS = frozenset("gcc g++ cc c++ clang clang++ ninja".split())
 _BUNDLERS = frozenset("tsc webpack vite rollup esbuild parcel ng".split())
+_GRADLE = frozenset("build assemble jar bootJar shadowJar installDist distTar distZip war".split())
 _PACKAGERS = frozenset("npm pnpm yarn bun".split())
 
 
@@ -58,6 +57,16 @@ def compiler_of(words: Sequence[str]) -> Compiler | None:
             return NODE if _builds(name, rest) else None
         case "npx" if verb in _BUNDLERS:
             return NODE
+        case "mvn" | "mvnw" if {"package", "install", "verify", "compile"}.intersection(rest):
+            return JAVA
+        case "gradle" | "gradlew" if _GRADLE.intersection(rest):
+            return JAVA
+        case "javac" | "sbt" if rest:
+            return JAVA
+        case "mkdocs" | "hugo" | "jekyll" if verb in ("build", ""):
+            return PYTHON
+        case "sphinx-build" if rest:
+            return PYTHON
         case _ if name in _BUNDLERS and verb in ("build", "", "--mode"):
             return NODE
     return None

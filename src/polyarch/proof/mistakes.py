@@ -20,9 +20,9 @@ from polyarch.errors import Location
 from polyarch.graph.stages import SCRATCH, StagePlan, StageState
 from polyarch.graph.vertex import ImageOp
 from polyarch.oci.platform import Platform
-from polyarch.proof import rewriting
 from polyarch.proof.commands import commands_of, text_of
 from polyarch.proof.compilers import compiler_of
+from polyarch.proof.fixing import Fixer, changed_lines
 
 PAGES = "docs/mistakes"
 RULES: dict[str, str] = {
@@ -78,7 +78,7 @@ def find_mistakes(
     foreign = [plan for plan in plans if not runs_natively(plan.target_platform)]
     if not foreign:
         return ()
-    finder = _Finder(parsed, foreign[0], runs_natively)
+    finder = _Finder(parsed, foreign[0], runs_natively, [plan.target_platform for plan in plans])
     for state in foreign[0].reachable(foreign[0].target()):
         if not state.external and state.named is None:
             finder.stage(finder.described(state))
@@ -94,6 +94,7 @@ class _Finder:
     parsed: Dockerfile
     plan: StagePlan
     runs_natively: Callable[[Platform], bool]
+    targets: Sequence[Platform] = ()
     found: dict[tuple[str, int], Finding] = field(default_factory=dict)
 
     def report(self, rule: str, message: str, location: Location) -> None:
@@ -187,9 +188,16 @@ class _Finder:
                 if self._becomes_the_image(stage.state):
                     message += "; do so in a stage of its own, and copy what it makes"
                 else:
-                    message += rewriting.suggestion(compiler, stage.root, run)
+                    message += self._suggestion(stage.state)
                 self.report("EmulatedCompiler", message, run.location)
                 return
+
+    def _suggestion(self, state: StageState) -> str:
+        """The rewritten lines, as a diff behind the message."""
+        fix = Fixer(self.parsed, self.plan, self.runs_natively, self.targets).compiling(state)
+        if fix.refused:
+            return f" (no lines are suggested: {fix.refused})"
+        return f"; `polyarch fix` does so:\n{changed_lines(self.parsed.source, fix)}\n"
 
     def _becomes_the_image(self, state: StageState) -> bool:
         """Whether the target starts from ``state``, or is it."""
