@@ -17,9 +17,10 @@ from polyarch.errors import CancelledError, ContentError, NotFoundError, Polyarc
 from polyarch.history import recorder as writing
 from polyarch.history.exchange import take
 from polyarch.history.hiding import HIDDEN, Veil, hidden_in, options_to_keep
+from polyarch.history.keeping import new_id, prune, remove
 from polyarch.history.path import critical_path
 from polyarch.history.reader import find, load, records
-from polyarch.history.recorder import Recorder, new_id, prune, remove
+from polyarch.history.recorder import Recorder
 from polyarch.solver.events import Planned, PlannedVertex, VertexCompleted, VertexLog, VertexStarted
 
 
@@ -60,8 +61,8 @@ def test_a_killed_build_is_readable_and_said_to_be_interrupted(tmp_path: Path) -
         os._exit(0)
     os.read(reader, 1)
     assert [record.status for record in records(tmp_path)] == ["running"]
-    assert not remove(records(tmp_path)[0].path)
-    prune(tmp_path, records=0, size=0)
+    assert not remove(str(records(tmp_path)[0].path))
+    prune(str(tmp_path), records=0, size=0)
     os.kill(child, 9)
     os.waitpid(child, 0)
     os.close(reader), os.close(writer)
@@ -127,9 +128,9 @@ def test_references(tmp_path: Path) -> None:
 
 def test_there_is_a_bound_on_number_and_size(tmp_path: Path) -> None:
     ids = [recorded(tmp_path).record.id for _ in range(5)]
-    prune(tmp_path, records=3)
+    prune(str(tmp_path), records=3)
     assert {record.id for record in records(tmp_path)} <= set(ids) and len(records(tmp_path)) == 3
-    prune(tmp_path, size=1)
+    prune(str(tmp_path), size=1)
     assert len(records(tmp_path)) == 1  # the last stays, however long
 
 

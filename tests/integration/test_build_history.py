@@ -111,6 +111,24 @@ def test_the_others_finish_and_only_what_failed_is_done_again(context: Path, sta
     assert nothing.returncode == 0, nothing.stderr  # a complete build may be done again, too
 
 
+def test_an_unchanged_build_is_recorded_too(context: Path, state: State) -> None:
+    (context / "flag").write_text("fine")
+    words = ("build", *_TWO, "-t", "app:1", "--progress", "plain", str(context))
+    for path in (context, *context.iterdir()):
+        os.utime(path, (1, 1))  # files that were changed just now may change again unseen
+    assert polyarch(*words).returncode == 0
+    again = polyarch(*words)
+    assert again.returncode == 0 and "CACHED" in again.stderr
+    last, first = (load(record) for record in records(state.history))
+    assert last.record.status == "completed" and last.record.id != first.record.id
+    assert {each.state for each in last.vertices.values()} == {"cached"} or not (
+        state.root / "unchanged"
+    ).exists()
+    assert last.record.finished is not None and first.record.finished is not None
+    assert last.record.finished.digest == first.record.finished.digest
+    assert polyarch("history", "open", "-o", "-").returncode == 0
+
+
 def test_without_it_the_first_failure_ends_everything(context: Path, state: State) -> None:
     failed = polyarch("build", *_TWO, str(context))
     assert failed.returncode == 1 and "platforms failed" not in failed.stderr

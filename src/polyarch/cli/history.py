@@ -82,13 +82,13 @@ def record_logs(*, reference: str, progress: str) -> None:
 def remove(*, references: tuple[str, ...], everything: bool) -> int:
     """Remove records. That of a running build stays."""
     from polyarch.errors import UsageError
+    from polyarch.history.keeping import remove as remove_file
     from polyarch.history.reader import find, records
-    from polyarch.history.recorder import remove as remove_file
 
     if everything == bool(references):
         raise UsageError("name the records to remove, or --all", reason="nothing-named")
     chosen = records(_folder()) if everything else [find(_folder(), each) for each in references]
-    failed = [record.id for record in chosen if not remove_file(record.path)]
+    failed = [record.id for record in chosen if not remove_file(str(record.path))]
     for name in failed:
         print(f"warning: {name} is of a build that runs, and stays", file=sys.stderr)
     return 1 if failed and not everything else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polyarch.cli.progress import warned
 from polyarch.content.state import State
+from polyarch.history.keeping import SUFFIX
 from polyarch.request import BuildOutcome, BuildRequest
 from polyarch.solver.events import Event, EventSink, Warning
 from polyarch.unchanged import record
@@ -43,4 +45,20 @@ class Keeper:
             return
         identity = outcome.summary.image_id or outcome.digest
         said = {"mode": mode, "id": identity, "warnings": self._warnings, "lines": lines[:-1]}
-        record.save(self._words, {**self.witness.record, **said})
+        told = _record_of(outcome.id)
+        record.save(self._words, {**self.witness.record, **said, **({"history": told} if told else {})})
+
+
+def _record_of(id: str) -> dict[str, Any]:
+    """The record of the build, as ``history.keeping.again`` wants it; empty where there is none."""
+    folder = State.default().history
+    path = next(iter(folder.glob(f"*-{id}{SUFFIX}")), None)
+    if path is None:
+        return {}
+    first, *rest = path.read_text(encoding="utf-8").splitlines()
+    plan = next((line for line in rest if line.startswith('{"line":"plan"')), "")
+    if not plan or not rest[-1].startswith('{"line":"finished"'):
+        return {}
+    digests = [vertex["digest"] for vertex in json.loads(plan)["vertices"]]
+    began, finished = json.loads(first), json.loads(rest[-1])
+    return {"began": began, "plan": plan, "vertices": digests, "finished": finished}

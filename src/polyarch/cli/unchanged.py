@@ -19,7 +19,7 @@ _SILENT = ("quiet", "none")
 def answer(words: Sequence[str]) -> int | None:
     """Print what the last build with the command line ``words`` did, if it is still what a build would do;
     None if there has to be one. Whatever goes wrong here, the build will tell better."""
-    started = time.monotonic()
+    started, began = time.monotonic(), time.time()
     try:
         from polyarch.content.place import state_root
         from polyarch.unchanged import facts, record
@@ -27,6 +27,10 @@ def answer(words: Sequence[str]) -> int | None:
         found = record.load(words)
         if found is None or not facts.hold(found, state_root()):
             return None
+        if "history" in found:
+            from polyarch.history.keeping import FOLDER, again
+
+            again(os.path.join(state_root(), FOLDER), found["history"], began)
         shown, printed = _texts(found, time.monotonic() - started)
     except Exception:
         if os.environ.get("POLYARCH_DEBUG"):

@@ -11,8 +11,8 @@ import msgspec
 
 from polyarch.errors import ContentError
 from polyarch.history import lines
+from polyarch.history.keeping import file_name, new_id
 from polyarch.history.lines import Began
-from polyarch.history.recorder import SUFFIX, new_id
 
 _MAX_LINE = 64 << 20
 _MAX_BYTES = 1 << 30
@@ -41,8 +41,7 @@ def take(stream: IO[bytes], folder: Path) -> Iterator[str]:
 
 def _write(folder: Path, began: Began, kept: list[bytes]) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    milliseconds = min(max(0, int(began.at * 1000)), 10**13 - 1)
-    path = folder / f"{milliseconds:013d}-{began.id}{SUFFIX}"
+    path = folder / file_name(began.id, min(began.at, 9_999_999_999.0))
     temporary = path.with_suffix(".new")
     try:
         temporary.write_bytes(b"\n".join((lines.encode(began), *kept)) + b"\n")

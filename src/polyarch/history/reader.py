@@ -11,8 +11,8 @@ from pathlib import Path
 
 from polyarch.errors import NotFoundError, UsageError
 from polyarch.history import lines
+from polyarch.history.keeping import SUFFIX
 from polyarch.history.lines import Began, Ended, Finished, Log, Plan, PlanVertex, Started, Transfer, Warned
-from polyarch.history.recorder import SUFFIX
 
 _TAIL = 1 << 20  # bytes in which the last line of a record is looked for
 _MAX_LINE = 64 << 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from threading import Lock
 from polyarch.errors import CancelledError, PolyarchError
 from polyarch.history import lines
 from polyarch.history.hiding import Veil
+from polyarch.history.keeping import file_name, new_id, prune
 from polyarch.history.lines import (
     Began,
     Ended,
@@ -42,23 +42,9 @@ from polyarch.solver.events import (
     Warning,
 )
 
-SUFFIX = ".jsonl"
-MAX_RECORDS = 100
-MAX_BYTES = 256 << 20  # of all records together
 MAX_LOGS = 64 << 20  # bytes of output kept of one build
 _MAX_PARTIAL = 64 << 10  # bytes of a line without an end
 _STATUS_SECONDS = 0.5  # between two lines about one transfer
-_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def new_id() -> str:
-    """The name of a build, in the form of BuildKit's: 25 letters and digits."""
-    number = secrets.randbits(124)
-    found = ""
-    for _ in range(25):
-        number, digit = divmod(number, 36)
-        found = _ALPHABET[digit] + found
-    return found
 
 
 class Recorder:
@@ -112,7 +98,7 @@ class Recorder:
             self._partial.clear()
             self._write(finished)
             self._close()
-        prune(self._folder)
+        prune(str(self._folder))
 
     def succeeded(
         self, *, digest: str, names: tuple[str, ...], variants: tuple[Variant, ...], sizes: dict[str, int]
@@ -236,7 +222,7 @@ class Recorder:
     # --- the file -------------------------------------------------------------------------------------------
 
     def _open(self, now: float) -> None:
-        path = self._folder / f"{int(now * 1000):013d}-{self.id}{SUFFIX}"
+        path = self._folder / file_name(self.id, now)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -259,33 +245,3 @@ class Recorder:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-def prune(folder: Path, *, records: int = MAX_RECORDS, size: int = MAX_BYTES) -> None:
-    """Remove the oldest records beyond a number and a size in bytes, but none of a running build."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry) for entry in entries if entry.name.endswith(SUFFIX))
-        total = 0
-        for number, (_, entry) in enumerate(reversed(found), 1):
-            total += entry.stat(follow_symlinks=False).st_size
-            if number > 1 and (number > records or total > size):
-                remove(Path(entry.path))
-    except OSError:
-        pass  # another process was faster, or it is not ours: nothing depends on it
-
-
-def remove(path: Path) -> bool:
-    """Remove a record unless its build runs; whether it is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return not path.exists()
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
