@@ -16,6 +16,7 @@ from polyarch.content.state import State
 from polyarch.context.git import fetch, resolve
 from polyarch.context.git_url import GitUrl, is_git_url, parse, redact
 from polyarch.context.source import classify
+from polyarch.context.times import source_time
 from polyarch.errors import ContentError, NotFoundError, PolyarchError, UsageError
 
 E = "https://e.com/f.git"
@@ -162,6 +163,9 @@ def test_references(served: tuple[str, Path], state: State) -> None:
         ("#" + first, first, b"one\n"),
         ("?tag=v1", first, b"one\n"),
         (f"?ref=v1&checksum={tag}", first, b"one\n"),
+        (f"?commit={first[:10]}", first, b"one\n"),
+        (f"?checksum={second}", second, b"two\n"),
+        ("?tag=v1#refs/tags/v1", first, b"one\n"),
         (f"?ref=main&commit={second}", second, b"two\n"),
     ]:
         commit, rootfs = fetch(url + suffix, state)
@@ -173,6 +177,33 @@ def test_references(served: tuple[str, Path], state: State) -> None:
     entry = rootfs.get("sub")
     assert entry is not None and (entry.mode, entry.mtime_ns) == (0o755, 1700000000 * 10**9)
     assert rootfs.layers[0].id == fetch(url, state)[1].layers[0].id
+
+
+def test_a_commit_by_its_first_digits(served: tuple[str, Path], state: State) -> None:
+    url = served[0] + "/repo"
+    for query in ("?commit=0123456789", "?ref=main&commit=0123456789"):
+        with pytest.raises(PolyarchError):
+            fetch(url + query, state)
+    first = git(served[1] / "repo", "rev-parse", "HEAD~1")
+    with pytest.raises(NotFoundError):  # a reference must be written out
+        fetch(f"{url}?ref={first[:10]}", state)
+
+
+def test_the_other_kind_of_digest(served: tuple[str, Path], state: State) -> None:
+    url, root = served
+    work = root / "long"
+    work.mkdir()
+    git(work, "init", "-q", "-b", "main", "--object-format=sha256")
+    (work / "a").write_bytes(b"long\n")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "only")
+    commit, rootfs = fetch(url + "/long", state)
+    assert len(commit) == 64 and rootfs.read("a", 10) == b"long\n"
+    assert fetch(url + "/long", state, keep_git_dir=True)[1].get(".git/HEAD") is not None
+
+
+def test_the_time_of_a_commit(served: tuple[str, Path], state: State) -> None:
+    assert source_time(served[0] + "/repo", state) == 1_700_000_000
 
 
 def test_same_everywhere(served: tuple[str, Path], state: State, tmp_path: Path) -> None:

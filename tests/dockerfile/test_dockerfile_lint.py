@@ -15,7 +15,9 @@ from polyarch.dockerfile.lint import (
     CheckOptions,
     Finding,
     Inputs,
+    chosen_options,
     lint,
+    lint_before,
     lint_until_error,
     parse_options,
 )
@@ -275,6 +277,36 @@ def test_the_platform_of_the_base_image() -> None:
 
 
 # --- options --------------------------------------------------------------------------------------------
+
+
+def test_the_build_argument_replaces_the_directive() -> None:
+    text = "# check=skip=all\nFROM scratch as Foo\nMAINTAINER x\n"
+
+    def given(**args: str) -> list[tuple[str, int]]:
+        return rules(text, inputs=Inputs(build_args=args))
+
+    assert given() == []
+    assert given(BUILDKIT_DOCKERFILE_CHECK="skip=FromAsCasing,StageNameCasing") == [
+        ("MaintainerDeprecated", 3)
+    ]
+    assert len(given(BUILDKIT_DOCKERFILE_CHECK="")) == 3
+    parsed = parse("# check=error=true\nFROM scratch\n")
+    assert chosen_options(parsed, {}).error
+    assert not chosen_options(parsed, {"BUILDKIT_DOCKERFILE_CHECK": "skip=all"}).error
+    more = chosen_options(parsed, {"BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL": "InvalidDefinitionDescription"})
+    assert more.error and more.experimental == {"InvalidDefinitionDescription"}
+
+
+def test_what_follows_a_skip_is_a_remark() -> None:
+    skip = "# check=skip=MaintainerDeprecated // it is a museum piece\n"
+    assert rules("FROM scratch\n" + skip + "MAINTAINER x\n") == []
+
+
+def test_what_is_found_before_an_error() -> None:
+    parsed = parse("FROM scratch AS Bad\nMAINTAINER x\nNOPE\nMAINTAINER y\n")
+    found = [(finding.rule, finding.location.start) for finding in lint_before(parsed, 3)]
+    assert found == [("StageNameCasing", 1), ("MaintainerDeprecated", 2)]
+    assert lint_before(parse("NOPE\n"), 1) == ()
 
 
 def test_the_directive_turns_rules_off() -> None:

@@ -123,6 +123,8 @@ def lint_before(dockerfile: Dockerfile, line: int, inputs: Inputs | None = None)
     from polyarch.dockerfile.program import instructions
 
     above = replace(dockerfile, nodes=tuple(node for node in dockerfile.nodes if node.end < line))
+    if not above.nodes:
+        return ()
     try:
         found, _ = lint_until_error(above, instructions(above), inputs=inputs)
     except DockerfileError:

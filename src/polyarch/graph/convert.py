@@ -96,6 +96,8 @@ class Conversion:
         if labels:
             image.labels = {**(image.labels or {}), **labels}
         image.platform = self.plan.target_platform
+        if image.platform.os == "windows" and image.working_dir == "/":
+            image.working_dir = "\\"
         base = self._base_of(target)
         inherited = len(base.config.history or ()) if base else 0
         return TargetResult(self.plan.target_platform, target.vertex, image.freeze(), inherited, base)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 
-from polyarch.context.git import is_git_url
+from polyarch.context.git_url import is_git_url
+from polyarch.context.git_url import parse as parse_git_url
 from polyarch.context.http import is_http_url, is_valid_url
 from polyarch.dockerfile.instructions import Add, Copy, Instruction
-from polyarch.errors import DockerfileError
+from polyarch.errors import DockerfileError, UsageError
 from polyarch.graph.convert_context import context_meta, context_op
 from polyarch.graph.dispatch_meta import step_meta
 from polyarch.graph.stages import StagePlan, StageState
@@ -184,6 +185,10 @@ class _Actions:
     def _git(self, source: str) -> None:
         self._refuse_copy("git ref")
         assert isinstance(self.instruction, Add)
+        try:
+            parse_git_url(source)
+        except UsageError as error:
+            raise DockerfileError(error.summary, hint=error.hint, reason=error.reason) from None
         op = GitOp(
             url=source,
             keep_git_dir=bool(self.instruction.keep_git_dir),
