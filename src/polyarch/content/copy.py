@@ -45,6 +45,10 @@ class Repository(Protocol):
         """``exists``, with less asking because the media type is known."""
         ...
 
+    def send(self, source: BinaryIO, expected: Descriptor) -> None:
+        """``push`` a blob that is known not to be there: it is not looked for once more."""
+        ...
+
     def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
         """Take a blob over from another repository of the same registry; whether that worked."""
         ...
@@ -228,10 +232,11 @@ class _Transfer:
         if holds(self.target, descriptor) or self._mounted(descriptor) or self._delivered(descriptor):
             self.progress(descriptor, descriptor.size)
             return
+        put = self.target.send if isinstance(self.target, Repository) else self.target.push
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self.source.open(descriptor) as stream:
-                    self.target.push(cast(BinaryIO, _Watched(stream, descriptor, self)), descriptor)
+                    put(cast(BinaryIO, _Watched(stream, descriptor, self)), descriptor)
                 return
             except PolyarchError as error:
                 if attempt == _ATTEMPTS or error.reason not in _TRANSIENT:

@@ -78,7 +78,7 @@ class Repository:
         if is_manifest(expected):
             self._push_manifest(source, expected)
         elif not self._head("blobs", digests.parse(expected.digest)):
-            self._push_blob(source, expected)
+            self.send(source, expected)
 
     def resolve(self, reference: str) -> Descriptor:
         target = self._target(reference)
@@ -121,6 +121,19 @@ class Repository:
                 finish(self._transport.send(Call(task, "DELETE", where, {}, None, self._push, self.name)))
             except RegistryError:
                 pass  # registries throw forgotten uploads away by themselves
+
+    def send(self, source: BinaryIO, expected: Descriptor) -> None:
+        """``push`` a blob that is known not to be there: it is not looked for once more."""
+        start = source.tell() if source.seekable() else None
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._uploader.upload(source, expected)
+                return
+            except RegistryError as error:
+                if error.reason != "upload-interrupted" or start is None or attempt == _ATTEMPTS:
+                    raise
+            source.seek(start)
+            time.sleep(self._config.backoff * 2 ** (attempt - 1))
 
     def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
         """Take a blob over from another repository of this registry; whether that worked. When it did not,
@@ -260,18 +273,6 @@ class Repository:
             while len(self._manifests) >= _REMEMBERED:
                 self._manifests.pop(next(iter(self._manifests)))
             self._manifests[digest] = (data, media_type)
-
-    def _push_blob(self, source: BinaryIO, expected: Descriptor) -> None:
-        start = source.tell() if source.seekable() else None
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                self._uploader.upload(source, expected)
-                return
-            except RegistryError as error:
-                if error.reason != "upload-interrupted" or start is None or attempt == _ATTEMPTS:
-                    raise
-            source.seek(start)
-            time.sleep(self._config.backoff * 2 ** (attempt - 1))
 
 
 _ACCEPT = {"Accept": ", ".join(media_types.ACCEPTED)}
