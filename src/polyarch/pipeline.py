@@ -120,6 +120,7 @@ def _run(
             plan = plans.now
             plan.graph.trust(request.done)
             events(planned(plan, context))
+            crew.expect(plan.works())
             for finding in plan.findings:
                 place = finding.location
                 events(Warning(finding.rule, finding.message, finding.url, place.file, place.start))

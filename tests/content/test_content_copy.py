@@ -57,6 +57,9 @@ class Mounting(Recording):
     def holds(self, descriptor: Descriptor) -> bool:
         return self.exists(descriptor.digest)
 
+    def send(self, source: BinaryIO, expected: Descriptor) -> None:
+        self.push(source, expected)
+
     def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
         self.asked.append((descriptor.digest, from_repository))
         if descriptor.digest in self.mountable:

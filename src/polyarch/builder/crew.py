@@ -165,6 +165,12 @@ class Crew:
 
     # --- work -----------------------------------------------------------------------------------------------
 
+    def expect(self, works: Sequence[Work]) -> None:
+        """Let this machine get ready for its part, while the rest is looked at."""
+        for work in works:
+            if work.share.here:
+                self.home.expect(work.graph)
+
     def preview(self, works: Sequence[Work]) -> list[tuple[Share, str, str]]:
         """For each vertex needed: whose it is, its digest, and "source", "cached", or why it would run. Of a
         node that cannot tell, everything would run."""

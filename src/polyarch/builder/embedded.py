@@ -20,7 +20,7 @@ from polyarch.errors import NotFoundError
 from polyarch.executor import cpu
 from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
-from polyarch.graph.vertex import Graph, ImageOp
+from polyarch.graph.vertex import ExecOp, Graph, ImageOp
 from polyarch.image.cache_table import Layer as CachedLayer
 from polyarch.image.origins import Origins
 from polyarch.image.sparse import SparseStore
@@ -182,6 +182,11 @@ class EmbeddedNode:
     def findings_over(self, known: Callable[[str], str | None]) -> Mapping[str, Finding]:
         """See ``Scheduler.findings_over``."""
         return {d: one for each in self._schedulers for d, one in each.findings_over(known).items()}
+
+    def expect(self, graph: Graph) -> None:
+        """Get ready for ``graph``, which will be asked for soon."""
+        if not self._around.runtime and any(isinstance(v.op, ExecOp) for v in graph.vertices.values()):
+            self.sandbox().prepare()
 
     def preview(self, graph: Graph, wanted: Sequence[str]) -> list[tuple[str, str]]:
         """For each vertex needed (by digest): "source", "cached", or why it would run."""

@@ -11,14 +11,15 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from polyarch.builder.collect import collect
-from polyarch.builder.storage import Storage
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.errors import PolyarchError, UsageError
 from polyarch.layer.store import LayerStore
+
+if TYPE_CHECKING:
+    from polyarch.builder.storage import Storage
 
 VARIABLE = "POLYARCH_STORAGE_MAX"
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class Quota:
 
     def admit(self, size: int) -> None:
         """Make sure that there is room for ``size`` more bytes. PolyarchError (``storage-full``)."""
+        from polyarch.builder.collect import collect
+
         with self._lock:
             if self._used is None or self._used + size > self._limit:
                 self._used = self._with_storage(lambda storage: storage.used())
@@ -68,6 +71,8 @@ class Quota:
             self._used += size
 
     def _with_storage(self, action: Callable[[Storage], T]) -> T:
+        from polyarch.builder.storage import Storage
+
         if self._layers is not None:
             storage = Storage(self._state, self._layers)
             try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyarch.cli.docker_flags import DockerCommand
+from polyarch.cli.quickly import importing
 
 if TYPE_CHECKING:
     from polyarch.builder.instance import Builder
@@ -239,9 +240,10 @@ def _begin(builder: Builder, platforms: Sequence[Platform], stack: ExitStack) ->
 
 
 def _run(request: BuildRequest, options: dict[str, Any]) -> int:
-    from polyarch import pipeline
-    from polyarch.cli.keeper import Keeper
-    from polyarch.cli.progress import shown
+    with importing():
+        from polyarch import pipeline
+        from polyarch.cli.keeper import Keeper
+        from polyarch.cli.progress import shown
 
     mode = "quiet" if options["quiet"] else options["progress"]
     _check_files(request, options)

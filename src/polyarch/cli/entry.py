@@ -16,6 +16,13 @@ def run() -> None:
         code = answer(sys.argv[1:])
         if code is not None:
             sys.exit(code)
-    from polyarch.cli.main import main
+    import gc
 
-    sys.exit(main())
+    from polyarch.cli.quickly import importing
+
+    with importing():
+        from polyarch.cli.main import main
+
+    code = main()
+    gc.freeze()  # the process ends: nobody wants its garbage collected
+    sys.exit(code)

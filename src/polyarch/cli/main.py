@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from polyarch.cli.quickly import importing
 from polyarch.version import VERSION
 
 # verb → (module:attribute, one-line help). A module is imported only when its verb is used.
@@ -58,7 +59,8 @@ class LazyGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _, attribute = VERBS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with importing():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

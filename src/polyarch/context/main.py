@@ -11,7 +11,7 @@ from typing import BinaryIO
 from polyarch.content.state import State
 from polyarch.context.archive import archive_layer, is_archive_start
 from polyarch.context.directory import DirectoryContext
-from polyarch.context.git import is_git_url
+from polyarch.context.git_url import is_git_url
 from polyarch.context.http import is_http_url
 from polyarch.context.ignore import Matcher, read_patterns
 from polyarch.context.index import ContentIndex

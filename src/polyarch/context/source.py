@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from polyarch.context.git import is_git_url
+from polyarch.context.git_url import is_git_url
 from polyarch.context.http import is_http_url
 
 Kind = Literal["directory", "stdin", "git", "http"]

@@ -73,6 +73,17 @@ class Sandbox:
         if connection is not None:
             connection.close()
 
+    def prepare(self) -> None:
+        """Let the helper start beside whatever comes next: a step will probably need it. Should it fail, it
+        fails again when it is needed, where somebody is told."""
+        threading.Thread(target=self._try_helper, name="helper", daemon=True).start()
+
+    def _try_helper(self) -> None:
+        try:
+            self._helper()
+        except (PolyarchError, OSError):
+            pass
+
     @property
     def privilege(self) -> Privilege:
         """Where files of every owner can be made, read and removed."""

@@ -13,8 +13,7 @@ from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import PolyarchError, UsageError
-from polyarch.export import archives, directory, engine, push, tarball
-from polyarch.export.archives import Content
+from polyarch.export import push
 from polyarch.export.destination import STDOUT, check, writing
 from polyarch.export.image import AssembledImage, Assembler, Form
 from polyarch.export.output import Output
@@ -188,6 +187,8 @@ class _Export:
             raise
 
     def _load(self, output: Output) -> None:
+        from polyarch.export import engine
+
         with reporter("exporting to docker image format", self.sink).running() as report:
             image = self._assemble(output, report)
             self._prove(image)
@@ -199,13 +200,15 @@ class _Export:
             self._tell(str(loaded))
 
     def _archive(self, output: Output) -> None:
+        from polyarch.export import archives
+
         kind = "OCI" if output.type == "oci" else "docker"
         with reporter(f"exporting to {kind.lower()} image format", self.sink).running() as report:
             if output.type == "docker" and len(self.result.results) > 1:
                 raise _docker_holds_one()
             image = self._assemble(output, report)
             self._prove(image)
-            contents = [Content(image.descriptor, self._names(output), self._created())]
+            contents = [archives.Content(image.descriptor, self._names(output), self._created())]
             if not output.tar:
                 folder = Path(output.destination)
                 archives.write_directory(self.store, contents, folder, progress=report.transferred)
@@ -258,6 +261,8 @@ class _Export:
     # --- files ----------------------------------------------------------------------------------------------
 
     def _local(self, output: Output) -> None:
+        from polyarch.export import directory
+
         with reporter("exporting to client directory", self.sink).running() as report:
             destination = Path(output.destination)
             with report.phase("copying files"):
@@ -274,6 +279,8 @@ class _Export:
             self._tell(text)
 
     def _tar(self, output: Output) -> None:
+        from polyarch.export import tarball
+
         with reporter("exporting to client tarball", self.sink).running() as report:
             with report.phase("sending tarball"), writing(output.destination, self.stdout) as sink:
                 tarball.write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from polyarch.context.git import is_git_url
+from polyarch.context.git_url import is_git_url
 from polyarch.context.http import is_http_url
 from polyarch.errors import NotFoundError, UsageError
 from polyarch.graph.stages import NamedContext, context_key

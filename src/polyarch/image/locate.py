@@ -13,7 +13,6 @@ from polyarch.content.names import CONTAINERD_NAME, REF_NAME
 from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.errors import NotFoundError, PolyarchError, UsageError
-from polyarch.image.archive import ArchiveStore
 from polyarch.image.origins import Origins
 from polyarch.image.sparse import Repositories, SparseStore
 from polyarch.oci import digest as digests
@@ -135,6 +134,8 @@ def _in_archive(text: str, rest: str) -> Located:
     path, tag = rest, ""
     if not Path(path).exists() and ":" in path.rpartition("/")[2]:
         path, _, tag = path.rpartition(":")
+    from polyarch.image.archive import ArchiveStore
+
     store = ArchiveStore.open_file(Path(path))
     return Located(store, _named(store, store.roots(), tag, text), text)
 

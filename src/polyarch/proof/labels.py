@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 import msgspec
 
@@ -133,6 +132,8 @@ def _against_config(label: Label) -> Iterator[Finding]:
 
 
 def _implausible(one: Contents, others: Sequence[Contents]) -> Iterator[Finding]:
+    from statistics import median
+
     count = median(len(other.names) for other in others)
     size = median(other.size for other in others)
     message = ""

@@ -17,7 +17,7 @@ from typing import Any
 from polyarch.content.state import State
 from polyarch.content.walk import walk
 from polyarch.context.directory import DirectoryContext
-from polyarch.context.git import is_git_url
+from polyarch.context.git_url import is_git_url
 from polyarch.context.http import is_http_url
 from polyarch.context.main import consulted
 from polyarch.context.stats import rested
