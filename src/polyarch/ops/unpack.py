@@ -40,7 +40,9 @@ def unpack(
     uid, gid = owner or (0, 0)
     top = canvas.resolve(destination)
     canvas.make_directories(top, uid, gid)
-    walked = [member for member in members.walk("") if member.path]
+    named = {member.path for member in members.layers[0].toc().entries}
+    # Directories that are only part of others' names are no members: what stands there, even a link, stays.
+    walked = [member for member in members.walk("") if member.path and member.path in named]
     regular = [member.path for member in walked if member.type == "file"]
     described = {entry.path: entry for entry in members.files(regular)}
     for member in walked:
