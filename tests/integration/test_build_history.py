@@ -164,3 +164,31 @@ def test_secrets_are_nowhere_in_the_record(context: Path, state: State) -> None:
     assert failed.returncode == 1
     assert all(b"very-secret" not in path.read_bytes() for path in state.history.iterdir())
     assert "xxxxx" in polyarch("logs").stdout
+
+
+def test_what_changed_is_named(tmp_path: Path, state: State, busybox: str) -> None:
+    """By the build, by rawjson, and by --dry-run, which runs nothing."""
+    folder = tmp_path / "named"
+    (folder / "src").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM base/busybox\nCOPY src/ /src/\nRUN cat /src/*\n")
+    for name in ("main.go", "other.go", "old.go"):
+        (folder / "src" / name).write_text(name)
+    assert polyarch("build", str(folder)).returncode == 0
+    (folder / "src" / "main.go").write_text("changed")
+    (folder / "src" / "new.go").write_text("new")
+    (folder / "src" / "old.go").unlink()
+    told = "/src/main.go changed, /src/new.go added, /src/old.go removed"
+    for _ in range(2):
+        planned = polyarch("build", "--dry-run", str(folder))
+        assert planned.returncode == 0 and told in planned.stdout, planned.stdout
+    done = polyarch("build", "--progress", "rawjson", str(folder))
+    rows = [json.loads(line) for line in done.stderr.splitlines()]
+    ended = {
+        vertex["name"]: vertex for row in rows for vertex in row.get("vertexes", ()) if "completed" in vertex
+    }
+    (copied,) = (vertex for name, vertex in ended.items() if "COPY" in name)
+    assert copied["cached"] is False and copied["reason"] == told
+    assert all(vertex["cached"] or vertex["reason"] for name, vertex in ended.items() if "export" not in name)
+    os.utime(folder / "src" / "main.go", (1, 1))
+    planned = polyarch("build", "--dry-run", str(folder))
+    assert planned.stdout.count("cached") == 2, planned.stdout  # the times alone are no change

@@ -32,7 +32,7 @@ from polyarch.testing.random_images import random_index
 
 _START = "from polyarch.cli.entry import run; run()"
 _CONFIG = replace(Config.from_environment(), attempts=2)  # a dead server does not come back
-_FEW = {"kill": 6, "ENOSPC": 2, "EIO": 2}
+_FEW = {"kill": 4, "ENOSPC": 2, "EIO": 2}
 
 
 class Server:

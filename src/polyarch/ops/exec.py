@@ -50,9 +50,14 @@ class ExecOperation:
         identities = [(f"mount {m.target}", digest_of(*inputs[m.input or 0].identity)) for m in mounted]
         first = key_of("exec", *(value for _, value in parts + identities))
         yield CacheKey(first_key(first, local=bool(self.local)), tuple(parts))
-        if mounted:
+        if mounted and not (step.looking and not self._is_described(inputs)):
             contents = [(f"mount {m.target}", _content(inputs[m.input or 0], m)) for m in mounted]
             yield CacheKey(key_of("exec content", *(value for _, value in parts + contents)), tuple(contents))
+
+    def _is_described(self, inputs: Sequence[Input]) -> bool:
+        """Whether what is mounted can be looked into without fetching anything."""
+        mounted = {mount.input for mount in self.op.mounts if mount.input is not None} - self.local
+        return all(self.session.layers.is_described(id) for n in mounted for id in inputs[n].identity)
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         session, op = self.session, self.op

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from polyarch.errors import PolyarchError
 from polyarch.graph.vertex import CopyAction, FileOp, MakeDirectoryAction, MergeOp
 from polyarch.layer import toc as tocs
-from polyarch.layer.entry import Toc
+from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
 from polyarch.ops.canvas import TIMELESS_NS, Canvas
@@ -27,7 +29,7 @@ from polyarch.ops.result import (
     rootfs_of,
 )
 from polyarch.ops.session import Session
-from polyarch.solver.op import CacheKey, Identity, Input, Step
+from polyarch.solver.op import FILES, CacheKey, Identity, Input, Step
 
 
 class FileOperation:
@@ -69,11 +71,13 @@ class FileOperation:
             ]
             yield CacheKey(
                 key_of("file selection", parts[0][1], *(value for _, value in kept), *selected),
-                (("the files", digest_of(*selected)), *(each for each in kept if each[0] == "the base")),
+                ((FILES, digest_of(*selected)), *(each for each in kept if each[0] == "the base")),
             )
+        if step.looking and not self._is_described(inputs):
+            return
         content = content_digest(self._draw(inputs).toc())
         times = "" if self.op.epoch is None else f"@{self.op.epoch}"  # where one is wanted, it counts
-        yield CacheKey(key_of("file content", content + times), (("the files", content + times),))
+        yield CacheKey(key_of("file content", content + times), ((FILES, content + times),))
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         canvas = self._draw(inputs)
@@ -93,6 +97,17 @@ class FileOperation:
     def restore(self, record: str, inputs: Sequence[Input]) -> Result | None:
         base = Rootfs() if self._base is None else rootfs_of(inputs[0])
         return restore(record, self.session.layers, base)
+
+    def changes(self, record: str, inputs: Sequence[Input]) -> Sequence[str]:
+        """See ``Explains``: the files of the layer against those of the layer made last time."""
+        ids = record_layers(record)
+        before = self.session.layers.forms.toc(ids[-1]) if ids and self._drawn is not None else None
+        return differences(before, self._draw(inputs).toc()) if before is not None else ()
+
+    def _is_described(self, inputs: Sequence[Input]) -> bool:
+        """Whether the layer can be drawn without fetching anything."""
+        others = (entry for number, entry in enumerate(inputs) if number not in self.local)
+        return all(self.session.layers.is_described(id) for entry in others for id in entry.identity)
 
     def _select(self, inputs: Sequence[Input]) -> tuple[str, ...]:
         """The content of what each copy action takes of a local input; empty where that cannot be said.
@@ -173,6 +188,20 @@ def selection_digest(copying: Copying) -> str:
     """A digest of what a copy action found in its source, times aside."""
     found = tuple(entry for _, entry in sorted(copying.selected.items()))
     return tocs.name(Toc(found), kind="selection", times=False)
+
+
+def differences(before: Toc, after: Toc) -> list[str]:
+    """What differs between two layers, times aside, such as "/main.go changed"; directories come last."""
+    old, new = ({entry.path: _facts(entry) for entry in toc.entries} for toc in (before, after))
+    folders = {entry.path for toc in (before, after) for entry in toc.entries if entry.type == "directory"}
+    found = dict.fromkeys(new.keys() - old.keys(), "added")
+    found |= dict.fromkeys(old.keys() - new.keys(), "removed")
+    found |= {path: "changed" for path in new.keys() & old.keys() if new[path] != old[path]}
+    return [f"/{path} {found[path]}" for path in sorted(found, key=lambda path: (path in folders, path))]
+
+
+def _facts(entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, mtime_ns=0, machine="")
 
 
 def content_digest(toc: Toc) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from polyarch.solver.events import EventSink
 
 Identity = tuple[str, ...]  # names the content of a result; equal identities mean interchangeable results
+
+
+FILES = "the files"  # the part of a key that ``Explains.changes`` has more to say about
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,22 @@ class Input(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What a running operation may use: where its output goes, and whether it should stop."""
+    """What a running operation may use: where its output goes, and whether it should stop. With ``looking``
+    it is asked for keys alone: nothing is to be fetched or made for them, and dear ones are left out."""
 
     digest: str
     events: EventSink
     cancelled: Event
+    looking: bool = False
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """An operation that can tell how its inputs differ from those of an earlier result."""
+
+    def changes(self, record: str, inputs: Sequence[Input]) -> Sequence[str]:
+        """Such as "main.go changed", when its keys have been asked for; empty where that cannot be said."""
+        ...
 
 
 class Op(Protocol):

@@ -19,8 +19,15 @@ from polyarch.errors import CancelledError, PolyarchError
 from polyarch.solver.cache import CacheStore
 from polyarch.solver.events import EventSink, VertexCompleted, VertexStarted
 from polyarch.solver.locks import FileLocks
-from polyarch.solver.op import CacheKey, Identity, Op, Step
+from polyarch.solver.op import FILES, CacheKey, Explains, Identity, Op, Step
 from polyarch.solver.remote import is_portable, known_keys, remember_keys
+
+_RECORD = "\0record"  # beside the parts of a key: the result it led to
+_NAMED = 3  # changed files that are named
+
+
+class _NotHereError(Exception):
+    """The bytes of a result are gone, and nothing is to be made."""
 
 
 class Node(Protocol):
@@ -69,6 +76,8 @@ class _Outcome:
         with self.lock:
             if self.value is None:
                 self.value = self.task.op.restore(self.record, self.inputs)
+            if self.value is None and self.scheduler.looking:
+                raise _NotHereError
             if self.value is None:
                 self.scheduler.execute(self, "its result was removed")
             return self.value
@@ -110,6 +119,7 @@ class Scheduler:
         self._processes = BoundedSemaphore(processes)
         self._locks = locks
         self._keep_going = keep_going
+        self.looking = False  # whether nothing may be executed
         self.failures: dict[str, BaseException] = {}
         self._solved: list[_Outcome] = []
 
@@ -207,8 +217,9 @@ class Scheduler:
     def preview(self, tasks: Sequence[Task], wanted: Sequence[str]) -> list[tuple[Task, str]]:
         """What ``solve`` would do, without doing it: each task with "source", "cached", or why it would run.
 
-        Only sources are looked at, and only the cheap keys asked for.
+        Only sources are looked at; keys are asked for as far as they need nothing that is not here.
         """
+        self.looking = True
         outcomes: dict[str, _Outcome] = {}
         verdicts: list[tuple[Task, str]] = []
         for task in _needed(tasks, wanted):
@@ -228,14 +239,18 @@ class Scheduler:
 
     def _foresee(self, outcome: _Outcome) -> str:
         task = outcome.task
-        key = next(task.op.keys(outcome.inputs, Step(task.node.digest, self._events, self._cancelled)))
-        outcome.keys.append(key)
-        record = None if task.fresh else self._cache.get(key.value)
-        if record is None:
-            return self._explain(outcome)
-        outcome.record = record
-        outcome.identity = task.op.identity(record, outcome.inputs)
-        return "cached"
+        step = Step(task.node.digest, self._events, self._cancelled, looking=True)
+        try:
+            for key in task.op.keys(outcome.inputs, step):
+                outcome.keys.append(key)
+                record = None if task.fresh else self._cache.get(key.value)
+                if record is not None:
+                    outcome.record = record
+                    outcome.identity = task.op.identity(record, outcome.inputs)
+                    return "cached"
+        except _NotHereError:
+            pass  # more cannot be known without making it
+        return self._explain(outcome)
 
     def _collect(self, futures: Sequence[Future[Any]]) -> None:
         failure: BaseException | None = None
@@ -354,8 +369,19 @@ class Scheduler:
         if before is None:
             return "never built"
         parts = [part for key in outcome.keys for part in key.parts]
-        changed = [name for name, value in parts if before.get(name) != value]
-        return f"changed: {', '.join(dict.fromkeys(changed))}" if changed else "its result was removed"
+        changed = dict.fromkeys(name for name, value in parts if before.get(name) != value)
+        if not changed:
+            return "its result was removed"
+        told = self._changes(outcome, before.get(_RECORD, ""))
+        rest = [name for name in changed if not told or name != FILES]
+        return "; ".join(([f"changed: {', '.join(rest)}"] if rest else []) + ([told] if told else []))
+
+    def _changes(self, outcome: _Outcome, record: str) -> str:
+        """How the inputs differ from those of the last time, in words."""
+        op = outcome.task.op
+        found = list(op.changes(record, outcome.inputs)) if record and isinstance(op, Explains) else []
+        more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        return ", ".join(found[:_NAMED] + more)
 
     def _remember_keys(self, outcome: _Outcome) -> None:
         """Which dear keys belong to a cheap one: later hits ask for the cheap one only."""
@@ -364,6 +390,8 @@ class Scheduler:
     def _remember_parts(self, outcome: _Outcome) -> None:
         parts = {name: value for key in outcome.keys for name, value in key.parts}
         if outcome.task.slot and parts:
+            if isinstance(outcome.task.op, Explains):
+                parts[_RECORD] = outcome.record
             self._cache.put_parts(outcome.task.slot, parts)
 
     def _stop_if_cancelled(self) -> None:
