@@ -106,7 +106,8 @@ def test_on_a_real_terminal_nothing_of_a_step_reaches_the_cursor() -> None:
         "from polyarch.solver.events import *\n"
         "with shown('auto') as sink:\n"
         " sink(VertexStarted('sha256:a', 'RUN x', time.time()))\n"
-        " sink(VertexLog('sha256:a', 1, b'\\x1b]0;title\\x07\\x1b[2J here\\n', time.time())); time.sleep(0.3)\n"
+        " sink(VertexLog('sha256:a', 1, b'\\x1b]0;title\\x07\\x1b[2J here\\n', time.time()))\n"
+        " time.sleep(0.3)\n"
     )
     process, terminal = pty.fork()
     if process == 0:
