@@ -36,7 +36,8 @@ def unpack(
         if not is_archive(stream):
             return False
     with source.open(followed) as stream:
-        members = Rootfs((archive_layer(stream, name=path, folder=folder),))
+        layer = archive_layer(stream, name=path, folder=folder)
+    members, implied = Rootfs((layer,)), layer.index().implied
     uid, gid = owner or (0, 0)
     top = canvas.resolve(destination)
     canvas.make_directories(top, uid, gid)
@@ -46,8 +47,18 @@ def unpack(
     regular = [member.path for member in walked if member.type == "file"]
     described = {entry.path: entry for entry in members.files(regular)}
     for member in walked:
-        _place(canvas, members, described.get(member.path, member), top, owner)
+        if member.path in implied:
+            _imply(canvas, _inside(canvas, top, member.path))
+        else:
+            _place(canvas, members, described.get(member.path, member), top, owner)
     return True
+
+
+def _imply(canvas: Canvas, place: str) -> None:
+    """A directory that the archive does not list, only what is in it: root's, whatever ``owner`` says."""
+    there = canvas.get(place)
+    if there is None or there.type != "directory":
+        canvas.make_directories(place, 0, 0)
 
 
 def _place(canvas: Canvas, members: Rootfs, member: Entry, top: str, owner: tuple[int, int] | None) -> None:
