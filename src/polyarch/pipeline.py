@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ from polyarch.proof.built import Built, prove_built
 from polyarch.proof.finding import IGNORE_FILE, Policy, read_ignore_file, refuse
 from polyarch.proof.preflight import Check, Given, Problem, PushChecks
 from polyarch.proof.tag_guard import check_tags, parse
-from polyarch.readiness import as_rows, look_ahead, plan_rows, refuse_early
+from polyarch.readiness import as_rows, last_duration, look_ahead, plan_rows, refuse_early
 from polyarch.recording import close_record, planned, recording, veiled
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
@@ -128,7 +129,8 @@ def _run(
             ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
             if take_missing(ahead, plan.graph, lambda: crew.preview(plan.works()), node, events):
                 ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
-            refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events)
+            lasted = functools.partial(last_duration, request, state)
+            refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events, lasted)
 
             def make(cancelled: Event) -> tuple[ExportSummary, tuple[Learnt, ...]]:
                 return _make(plans, request, crew, events, cancelled)
@@ -257,7 +259,7 @@ def preflight(
             found += look_ahead(plan, _given(request), state, SqliteCache(state.database))
         finally:
             crew.close()
-        return as_rows([*rows, *found, *pushes.answers()])
+        return as_rows([*rows, *found, *pushes.answers(last_duration(request, state))])
 
 
 def _given(request: BuildRequest) -> Given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from polyarch.content.state import State
 from polyarch.graph.vertex import Graph, ImageOp
@@ -18,6 +19,7 @@ from polyarch.proof.preflight import (
     check_steps,
     joined,
 )
+from polyarch.request import BuildRequest
 from polyarch.solver.events import EventSink, Warning
 
 # A registry that does not answer now may do so when there is something to push.
@@ -41,9 +43,11 @@ def refuse_early(
     preview: Callable[[], Sequence[tuple[object, str, str]]],
     pushes: PushChecks,
     events: EventSink,
+    lasted: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Raise what would stop the build later, all of it in one error. ``preview`` gives each vertex's verdict:
-    a step that is cached needs nothing, so it cannot lack it."""
+    a step that is cached needs nothing, so it cannot lack it. ``lasted`` tells how many seconds the build
+    took the last time."""
     for one in found:
         if isinstance(one, Check) and one.state == "warning":
             events(Warning("Preflight", f"{one.subject}: {one.detail}"))
@@ -51,7 +55,11 @@ def refuse_early(
     if any(problem.vertices for problem in problems):
         running = {digest for _, digest, verdict in preview() if verdict not in ("cached", "source")}
         problems = [p for p in problems if not p.vertices or running.intersection(p.vertices)]
-    refused = [one for one in pushes.answers() if isinstance(one, Problem)]
+    answers = list(pushes.answers(lasted() if pushes.expire() else 0.0))
+    for one in answers:
+        if isinstance(one, Check) and one.state == "warning":
+            events(Warning("Preflight", f"{one.subject}: {one.detail}"))
+    refused = [one for one in answers if isinstance(one, Problem)]
     lasting = [one for one in refused if one.error.reason not in _PASSING]
     if problems or lasting:
         raise joined([*problems, *refused])
@@ -84,3 +92,17 @@ def as_rows(found: Sequence[Problem | Check]) -> list[Check]:
             one = Check(subject=one.subject, state="error", detail=detail, hint=one.error.hint)
         rows.append(one)
     return list(dict.fromkeys(rows))
+
+
+def last_duration(request: BuildRequest, state: State) -> float:
+    """How many seconds the last whole build of the same context took; 0 where there is no record of one."""
+    from polyarch.history.hiding import without_credentials
+    from polyarch.history.reader import records
+
+    context = without_credentials(str(Path(request.context).absolute()))
+    wanted = {context, without_credentials(request.context)}
+    for record in records(state.history):
+        same = record.began.context in wanted and record.began.target == request.target
+        if same and record.finished is not None and record.status == "completed":
+            return max(0.0, record.finished.at - record.began.at)
+    return 0.0

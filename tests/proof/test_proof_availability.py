@@ -49,5 +49,5 @@ def test_an_image_that_is_not_there(images: tuple[str, str], capsys: pytest.Capt
     assert main(["base", "check", wrong, images[0], "--platform", "linux/amd64", "--json"]) == 1
     first, second = json.loads(capsys.readouterr().out)
     assert first["problem"] and first["missing"] == ["linux/amd64"]
-    assert first["hint"] == "tags it has: 1.0"
+    assert first["hint"] == "closest tag that has linux/amd64: 1.0"
     assert second["platforms"] == ["linux/amd64", "linux/arm64"] and "missing" not in second

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import time
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,11 @@ from polyarch.graph.vertex import ExecOp, Graph, Vertex, VertexMeta
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.proof.preflight import Check, Problem, PushChecks, check_executors, joined
+from polyarch.registry.credentials import ConfigFiles, Credential
+from polyarch.registry.lifetime import ends_at
 from polyarch.solver.cache import MemoryCache
-from polyarch.solver.events import VertexStarted
+from polyarch.solver.events import VertexStarted, Warning
+from polyarch.testing.faulty_registry import Faults, faulty_registry
 
 
 def context(folder: Path, dockerfile: str) -> Path:
@@ -133,23 +139,117 @@ def test_a_full_disk(busybox: str, state: State, tmp_path: Path, monkeypatch: py
 
 
 def test_pushing_that_is_denied_is_told_first(tmp_path: Path) -> None:
-    class Denied:
-        def check_push(self) -> None:
-            raise RegistryError("no", status=403, reason="denied")
+    class Asked:
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-    class Allowed:
         def check_push(self) -> None:
-            pass
+            if "private" in self.name:
+                raise RegistryError("no", status=403, reason="denied")
+
+        def credential(self) -> Credential | None:
+            return Credential("me", "secret")
 
     class Registries:
-        def repository(self, reference: Reference) -> Denied | Allowed:
-            return Denied() if "private" in reference.name else Allowed()
+        def repository(self, reference: Reference) -> Asked:
+            return Asked(reference.name)
 
     names = [Reference.parse(n) for n in ("r.example/a:1", "r.example/a:2", "r.example/private:1")]
     rows = list(PushChecks(Registries(), names).answers())
     assert [row.subject for row in rows] == ["push to r.example/a", "push to r.example/private"]
     assert isinstance(rows[0], Check) and isinstance(rows[1], Problem)
     assert joined([rows[1]]).reason == "denied"
+
+
+def token(**claims: object) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"eyJhbGciOiJub25lIn0.{body}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("credential", "end"),
+    [
+        (Credential("me", "secret"), None),
+        (Credential("me", token(exp=1_900_000_000)), 1_900_000_000),
+        (Credential(identity_token=token(exp=1_900_000_000.5)), 1_900_000_000.5),
+        (Credential(registry_token=token(sub="x")), None),
+        (Credential("AWS", base64.b64encode(b'{"payload": "x", "expiration": 1900000000}').decode()), 19e8),
+        (Credential("me", "a.b.c"), None),
+        (Credential("me", token(exp=True)), None),
+        (Credential("me", token(exp="soon")), None),
+    ],
+)
+def test_how_long_credentials_last(credential: Credential, end: float | None) -> None:
+    assert ends_at(credential) == end
+
+
+def test_a_credential_that_ends_too_soon(
+    state: State, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = context(tmp_path / "c", "FROM scratch\nCOPY Dockerfile /\n")
+    name = f"{registry}/team/app:1"
+    polyarch.build(folder)  # leaves a record of how long it took
+    ends = time.time() + 0.0001
+    monkeypatch.setattr(ConfigFiles, "find", lambda self, *names: Credential("me", token(exp=ends)))
+    warnings: list[str] = []
+
+    def progress(event: object) -> None:
+        if isinstance(event, Warning):
+            warnings.append(event.message)
+
+    polyarch.build(folder, tags=[name], push=True, progress=progress)
+    assert any("credential lasts 0 seconds more, and the last build took" in text for text in warnings)
+    monkeypatch.setattr(ConfigFiles, "find", lambda self, *names: Credential("me", token(exp=ends + 7200)))
+    warnings.clear()
+    polyarch.build(folder, tags=[name], push=True, progress=progress)
+    assert warnings == []
+
+
+# --- base images --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(busybox: str, state: State, tmp_path: Path) -> Iterator[tuple[str, Faults]]:
+    """A registry that counts, with ``base/busybox`` as 1.2, and as 1.3 for amd64 alone."""
+    faults = Faults()
+    with faulty_registry(tmp_path / "counted", faults) as address:
+        polyarch.push(busybox, to=f"{address}/base/busybox:1.2")
+        only = ["imagetools", "create", "--platform", "linux/amd64", busybox]
+        assert main([*only, "-t", f"{address}/base/busybox:1.3"]) == 0
+        shutil.rmtree(state.root)
+        faults.requests.clear()
+        yield f"{address}/base/busybox", faults
+
+
+def test_one_manifest_request_for_each_reference(counted: tuple[str, Faults], tmp_path: Path) -> None:
+    name, faults = counted
+    text = f"FROM {name}:1.2 AS a\nFROM {name}:1.3 AS b\nFROM {name}:1.2\nCOPY --from=a /bin/sh /a\n"
+    folder = context(tmp_path / "c", text + f"COPY --from={name}:1.2 /bin/sh /b\n")
+    words = ["preflight", str(folder), "--platform", "linux/amd64,linux/arm64"]
+    assert main(words) == 0
+    assert [(m, p) for m, p, _ in faults.requests if p.endswith(("/1.2", "/1.3"))] == [
+        ("GET", "/v2/base/busybox/manifests/1.2")
+    ]
+    (folder / "Dockerfile").write_text(text + "COPY --from=b /bin/sh /b\n")
+    assert main(words) == 1
+
+
+def test_every_missing_pair_and_what_to_take_instead(
+    counted: tuple[str, Faults], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, _ = counted
+    text = f"FROM {name}:1.3 AS a\nFROM {name}:9.9 AS b\nFROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n"
+    with pytest.raises(PolyarchError) as caught:
+        polyarch.build(context(tmp_path / "c", text), platforms=["linux/amd64", "linux/arm64"])
+    error = caught.value
+    for pair in (":1.3 for linux/arm64", ":9.9 for linux/amd64", ":9.9 for linux/arm64"):
+        assert f"{name}{pair}" in error.detail, error.detail
+    assert "platforms it has: linux/amd64)" in error.detail
+    assert f"closest that has linux/arm64: {name}:1.2" in error.hint
+    assert f"closest that has linux/amd64, linux/arm64: {name}:1.2" in error.hint
+    assert "polyarch base create" in error.hint
+    assert main(["base", "check", f"{name}:1.3", "--platform", "linux/arm64"]) == 1
+    assert "closest tag that has linux/arm64: 1.2" in capsys.readouterr().err
 
 
 def test_asking_leaves_nothing_behind(registry: str, tmp_path: Path) -> None:

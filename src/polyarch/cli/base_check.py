@@ -67,6 +67,7 @@ def _explain(rows: Sequence[Availability]) -> None:
             print(f"{row.image}: {row.problem}" + (f"; {row.hint}" if row.hint else ""), file=sys.stderr)
         elif row.missing:
             there = ", ".join(row.platforms) or "none at all"
-            print(f"{row.image} lacks {', '.join(row.missing)}; it has {there}", file=sys.stderr)
+            more = f"; {row.hint}" if row.hint else ""
+            print(f"{row.image} lacks {', '.join(row.missing)}; it has {there}{more}", file=sys.stderr)
     if any(row.missing and not row.problem for row in rows):
         print("hint: `polyarch base create` makes a base for the platforms that are missing", file=sys.stderr)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from polyarch.content.state import State
+from polyarch.content.store import Store
 from polyarch.content.verify import read_manifest
 from polyarch.content.walk import children, variants
 from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.image.inspect import declared_platform
 from polyarch.image.locate import locate
 from polyarch.oci import platform as platforms
+from polyarch.oci.descriptor import Descriptor
+from polyarch.oci.manifest import Raw
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
+from polyarch.proof.closest import closest
 from polyarch.registry.client import Client
 
 
@@ -49,11 +52,15 @@ def availability(
 
     def one(image: str) -> Availability:
         try:
-            return _look(image, wanted, state, client, remote=remote)
+            row = _look(image, wanted, state, client, remote=remote)
+            if row.missing:
+                lacking = [one for one in wanted if str(one) in row.missing]
+                row = msgspec.structs.replace(row, hint=_near(image, client, lacking))
+            return row
         except PolyarchError as error:
             hint = error.hint
             if isinstance(error, NotFoundError):
-                hint = _near(image, client) or hint
+                hint = _near(image, client, wanted) or hint
             missing = tuple(str(platform) for platform in wanted)
             return Availability(image=image, missing=missing, problem=error.summary, hint=hint)
 
@@ -64,10 +71,9 @@ def availability(
 def _look(
     image: str, wanted: Sequence[Platform], state: State, client: Client, *, remote: bool
 ) -> Availability:
-    found = locate(image, state=state, client=client, local=not remote)
-    raw = read_manifest(found.store, found.descriptor)
-    entries = children(raw) if raw.is_index else [declared_platform(found.store, found.descriptor)]
-    there = [e.platform for e in variants(found.store, entries) if e.platform is not None]
+    store, root, raw = _find(image, state, client, remote=remote)
+    entries = children(raw) if raw.is_index else [declared_platform(store, root)]
+    there = [e.platform for e in variants(store, entries) if e.platform is not None]
     missing = [str(one) for one in wanted if platforms.choose(one, there) is None]
     return Availability(
         image=image,
@@ -77,12 +83,26 @@ def _look(
     )
 
 
-def _near(image: str, client: Client) -> str:
-    """Tags that look like the one that is not there."""
+def _find(image: str, state: State, client: Client, *, remote: bool) -> tuple[Store, Descriptor, Raw]:
+    """The image where it is: on disk or in the local store, else by one request to its registry."""
+    on_disk = image.startswith(("oci-layout://", "oci-archive:"))
+    if on_disk or not remote:
+        try:
+            found = locate(image, state=state, client=client, remote=False)
+            return found.store, found.descriptor, read_manifest(found.store, found.descriptor)
+        except NotFoundError:
+            if on_disk:
+                raise
+    reference = Reference.parse(image.removeprefix("docker-image://"))
+    repository = client.repository(reference)
+    return repository, *repository.manifest(reference.digest or reference.tag)
+
+
+def _near(image: str, client: Client, wanted: Sequence[Platform]) -> str:
+    """Tags like the one that is not there, or lacks platforms."""
     try:
-        reference = Reference.parse(image)
-        tags = client.repository(reference).tags()
+        tags = closest(client, Reference.parse(image.removeprefix("docker-image://")), wanted)
     except PolyarchError:
         return ""
-    close = difflib.get_close_matches(reference.tag, tags, n=3, cutoff=0.5)
-    return f"tags it has: {', '.join(close)}" if close else ""
+    which = f" that has {', '.join(map(str, wanted))}" if wanted else ""
+    return f"closest tag{which}: {', '.join(tags)}" if tags else ""

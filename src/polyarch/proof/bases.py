@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ from polyarch.content.state import State
 from polyarch.content.store import Store
 from polyarch.content.verify import read, read_manifest
 from polyarch.content.walk import children, pick, variants
-from polyarch.errors import ContentError, NotFoundError, PolyarchError
+from polyarch.errors import ContentError, NotFoundError, PolyarchError, UsageError
 from polyarch.graph.convert import BaseImage
 from polyarch.graph.stages import StageState
 from polyarch.image.locate import locate
@@ -23,10 +23,12 @@ from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Raw
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
+from polyarch.proof.closest import closest
 from polyarch.registry.client import Client
 
 LOCAL = "local"
 LAYOUT = "oci-layout:"
+_MAX_CLOSEST = 4  # images for which others are looked for
 
 
 @dataclass
@@ -99,8 +101,8 @@ class BaseResolver:
             except NotFoundError:
                 pass
         repository = self.client.repository(reference)
-        root = repository.resolve(reference.digest or reference.tag)
-        return _Found(repository, reference.name, reference, root, read_manifest(repository, root))
+        root, raw = repository.manifest(reference.digest or reference.tag)
+        return _Found(repository, reference.name, reference, root, raw)
 
 
 def _find_in_layout(location: str) -> _Found:
@@ -180,17 +182,42 @@ def check_bases(
     if failures:
         order = list(pairs)
         failures.sort(key=lambda failure: order.index((failure[0], failure[1])))
-        raise _summary(failures, pairs[failures[0][0], failures[0][1]])
+        raise _summary(failures, pairs[failures[0][0], failures[0][1]], resolver)
 
 
-def _summary(failures: Sequence[tuple[str, Platform, PolyarchError]], state: StageState) -> PolyarchError:
+def _summary(
+    failures: Sequence[tuple[str, Platform, PolyarchError]], state: StageState, resolver: BaseResolver
+) -> PolyarchError:
+    """The first failure, with every pair that is missing and what to take instead."""
     first = failures[0][2]
     hints = [first.hint] if first.hint else []
-    if first.reason == "no-platform":
+    hints += _instead(failures, resolver)
+    if any(error.reason == "no-platform" for _, _, error in failures):
         hints.append("make a base that has it with `polyarch base create`")
     first.location = first.location or state.location
-    first.hint = "; ".join(hints)
     if len(failures) > 1:
-        lines = [f"  {reference} for {platform}: {error.summary}" for reference, platform, error in failures]
+        lines = []
+        for reference, platform, error in failures:
+            there = f" ({error.hint})" if error.reason == "no-platform" and error.hint else ""
+            lines.append(f"  {reference} for {platform}: {error.summary}{there}")
         first.detail = "\n".join(["missing altogether:", *lines])
+    first.hint = "; ".join(hints)
     return first
+
+
+def _instead(
+    failures: Sequence[tuple[str, Platform, PolyarchError]], resolver: BaseResolver
+) -> Iterator[str]:
+    """The closest tags of each image that is missing, or lacks a platform."""
+    missing: dict[str, list[Platform]] = {}
+    for reference, platform, error in failures:
+        if isinstance(error, NotFoundError):
+            missing.setdefault(reference, []).append(platform)
+    for name, wanted in list(missing.items())[:_MAX_CLOSEST]:
+        try:
+            parsed = Reference.parse(name)
+        except UsageError:
+            continue
+        if tags := closest(resolver.client, parsed, wanted):
+            listed = ", ".join(parsed.with_tag(tag).familiar for tag in tags)
+            yield f"closest that has {', '.join(map(str, wanted))}: {listed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from polyarch.graph.vertex import ExecOp, Graph, ImageOp, VertexMeta
 from polyarch.oci import platform as platforms
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
+from polyarch.registry.credentials import Credential
+from polyarch.registry.lifetime import ends_at
 
 _NO_SPACE = 128 << 20  # bytes below which nothing sensible can be done
 _LITTLE_SPACE = 1 << 30
@@ -207,6 +210,7 @@ class Pushable(Protocol):
     """A repository that can be asked: ``registry.repository.Repository``."""
 
     def check_push(self) -> None: ...
+    def credential(self) -> Credential | None: ...
 
 
 class Registries(Protocol):
@@ -219,6 +223,7 @@ class PushChecks:
     """Asks every repository that will be pushed to, in the background; ``answers`` waits for them."""
 
     def __init__(self, client: Registries, references: Iterable[Reference]) -> None:
+        self._ends: dict[str, float | None] = {}
         self._errors: dict[str, PolyarchError | None] = {}
         self._threads = {
             reference.name: Thread(target=self._run, args=(client, reference), daemon=True)
@@ -230,23 +235,50 @@ class PushChecks:
     def _run(self, client: Registries, reference: Reference) -> None:
         self._errors[reference.name] = self._ask(client, reference)
 
-    @staticmethod
-    def _ask(client: Registries, reference: Reference) -> PolyarchError | None:
+    def _ask(self, client: Registries, reference: Reference) -> PolyarchError | None:
+        repository = client.repository(reference)
         try:
-            client.repository(reference).check_push()
+            repository.check_push()
+            credential = repository.credential()
         except PolyarchError as error:
             return error
+        self._ends[reference.name] = ends_at(credential) if credential is not None else None
         return None
 
-    def answers(self) -> Iterator[Problem | Check]:
-        """One for each repository."""
+    def expire(self) -> bool:
+        """Whether some credential says when it ends; waits for the answers."""
+        for thread in self._threads.values():
+            thread.join()
+        return any(end is not None for end in self._ends.values())
+
+    def answers(self, needed: float = 0.0) -> Iterator[Problem | Check]:
+        """One for each repository. ``needed`` is for how many seconds the credentials should last, as far as
+        that is known."""
         for name, thread in self._threads.items():
             thread.join()
             error = self._errors.get(name)
             if error is not None:
                 yield Problem(f"push to {name}", error)
             else:
-                yield Check(subject=f"push to {name}", state="ok", detail="allowed")
+                yield _allowed(name, self._ends.get(name), needed)
+
+
+def _allowed(name: str, end: float | None, needed: float) -> Check:
+    subject = f"push to {name}"
+    if end is None:
+        return Check(subject=subject, state="ok", detail="allowed")
+    left = end - time.time()
+    detail = f"allowed; the credential lasts {_duration(left)} more"
+    if left >= needed:
+        return Check(subject=subject, state="ok", detail=detail)
+    detail += f", and the last build took {_duration(needed)}"
+    return Check(subject=subject, state="warning", detail=detail, hint="log in again just before the build")
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{seconds / 3600:.0f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{max(0.0, seconds):.0f} seconds"
 
 
 # --- together -----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from polyarch.oci.manifest import MAX_BYTES, Raw
 from polyarch.oci.reference import Reference
 from polyarch.registry.auth import scope
 from polyarch.registry.config import Config
+from polyarch.registry.credentials import Credential
 from polyarch.registry.download import open_blob
 from polyarch.registry.failures import Task
 from polyarch.registry.transport import Call, Response, Transport, finish
@@ -108,6 +109,20 @@ class Repository:
         if descriptor.digest in self._manifests:
             return True
         return self._head("manifests" if is_manifest(descriptor) else "blobs", descriptor.digest)
+
+    def manifest(self, reference: str) -> tuple[Descriptor, Raw]:
+        """What ``reference`` names, with its bytes, in one request."""
+        target = self._target(reference)
+        task = self._task(f"resolving {self}{'@' if ':' in target else ':'}{target}")
+        data, media_type = self._fetch_manifest(task, target)
+        raw = Raw.parse(data, media_type)
+        digest = target if ":" in target else raw.digest
+        self._remember(digest, data, raw.media_type)
+        return Descriptor(media_type=raw.media_type, digest=digest, size=len(data)), raw
+
+    def credential(self) -> Credential | None:
+        """What this repository is pushed to with; None for nobody's name."""
+        return self._transport.credential(self.name)
 
     def check_push(self) -> None:
         """Raise RegistryError where pushing is not allowed: an upload is opened and cancelled again."""

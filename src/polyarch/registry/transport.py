@@ -31,7 +31,7 @@ from polyarch.registry.config import (
     port_of,
     proxy_for,
 )
-from polyarch.registry.credentials import Credentials
+from polyarch.registry.credentials import Credential, Credentials
 from polyarch.registry.failures import Task, refused, root_cause, unreachable
 
 # Certificates go unchecked only where the user, or loopback, said so: no need to say it for every request.
@@ -109,6 +109,10 @@ class Transport:
             header = authorizer.header(call.task, call.scopes, call.repository)
             response = self._persist(call, header)
         return response
+
+    def credential(self, repository: str = "") -> Credential | None:
+        """What the registry is told who we are with."""
+        return self._credentials.find(self.registry, repository)
 
     def refusal(self, task: Task, response: Response) -> PolyarchError:
         """The error a response means."""
