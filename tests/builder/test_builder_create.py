@@ -116,19 +116,19 @@ def test_a_node_is_changed_by_what_is_said(state: State) -> None:
     builders = Builders(state)
     create(builders, Wish(name="b", node="n", platforms=("linux/arm64",), endpoint="ssh://a"), {})
     made = create(builders, Wish(name="b", node="n", platforms=("linux/amd64,linux/386",)), {})
-    assert (made.node.endpoint, made.node.driver) == ("ssh://a", "ssh")
-    assert [str(p) for p in made.node.platforms] == ["linux/amd64", "linux/386"]
+    assert (made.nodes[0].endpoint, made.nodes[0].driver) == ("ssh://a", "ssh")
+    assert [str(p) for p in made.nodes[0].platforms] == ["linux/amd64", "linux/386"]
     options = ("cacert=/etc/hostname", "servername=x")
     made = create(
         builders, Wish(name="b", node="n", driver="remote", endpoint="tcp://a:1", driver_opts=options), {}
     )
-    assert made.node.driver == "remote" and made.node.driver_opts == {
+    assert made.nodes[0].driver == "remote" and made.nodes[0].driver_opts == {
         "cacert": "/etc/hostname",
         "servername": "x",
     }
-    assert [str(p) for p in made.node.platforms] == ["linux/amd64", "linux/386"]
+    assert [str(p) for p in made.nodes[0].platforms] == ["linux/amd64", "linux/386"]
     made = create(builders, Wish(name="b", node="n", endpoint="tcp://b:1", append=True), {})
-    assert made.node.endpoint == "tcp://b:1" and made.node.driver_opts["servername"] == "x"
+    assert made.nodes[0].endpoint == "tcp://b:1" and made.nodes[0].driver_opts["servername"] == "x"
     assert made.notes == ("node n was there already, and was changed",)
 
 
@@ -178,8 +178,8 @@ def test_leaving(state: State) -> None:
 
 def test_the_environment_names_a_daemon_for_a_new_builder_alone(state: State) -> None:
     builders, environment = Builders(state), {"BUILDKIT_HOST": "tcp://b:1"}
-    assert create(builders, Wish(name="b"), environment).node.driver == "remote"
-    assert create(builders, Wish(name="b", append=True), environment).node.driver == "embedded"
+    assert create(builders, Wish(name="b"), environment).nodes[0].driver == "remote"
+    assert create(builders, Wish(name="b", append=True), environment).nodes[0].driver == "embedded"
 
 
 def test_what_scripts_for_buildx_say_is_taken(state: State, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_scripts_for_buildx_say_is_taken(state: State, tmp_path: Path) -> N
         driver_opts=("network=host", "image=moby/buildkit:latest"), flags="--debug", config=str(config)
     )
     made = create(Builders(state), wish, {})
-    assert made.node.driver_opts == {} and len(made.notes) == 2
+    assert made.nodes[0].driver_opts == {} and len(made.notes) == 2
     assert all("has no effect" in note for note in made.notes)
 
 
@@ -198,10 +198,10 @@ def test_a_daemons_configuration_brings_its_certificates(state: State, tmp_path:
     certificate.write_text("certificate")
     config.write_text(f'[registry."r.example:5000"]\n  ca = ["{certificate}"]\n')
     made = create(Builders(state), Wish(driver="kubernetes", name="k", config=str(config)), {})
-    assert made.node.files["certs/r.example:5000/ca.pem"] == b"certificate"
-    text = made.node.files["buildkitd.toml"].decode()
+    assert made.nodes[0].files["certs/r.example:5000/ca.pem"] == b"certificate"
+    text = made.nodes[0].files["buildkitd.toml"].decode()
     assert f'"{CONFIG_FOLDER}/certs/r.example:5000/ca.pem"' in text and str(tmp_path) not in text
-    assert made.node.endpoint == "kubernetes:///k?deployment=k0"
+    assert made.nodes[0].endpoint == "kubernetes:///k?deployment=k0"
     for content in (b"\xff", b"a = ["):
         config.write_bytes(content)
         with pytest.raises(UsageError, match="not TOML"):
@@ -239,6 +239,20 @@ def test_kubernetes_options(key: str, value: str, kept: str | None) -> None:
             options.parse("kubernetes", {key: value})
     else:
         assert options.parse("kubernetes", {key: value}) == {key: value if kept == "same" else kept}
+
+
+def test_a_node_in_a_cluster_for_each_architecture(state: State) -> None:
+    builders = Builders(state)
+    platforms = ("linux/amd64,linux/386", "linux/arm64", "linux/arm/v7")
+    made = create(builders, Wish(name="k", driver="kubernetes", platforms=platforms), {})
+    assert [(node.name, node.endpoint, *map(str, node.platforms)) for node in made.nodes] == [
+        ("k0", "kubernetes:///k?deployment=k0", "linux/amd64", "linux/386"),
+        ("k1", "kubernetes:///k?deployment=k1", "linux/arm64", "linux/arm/v7"),
+    ]
+    named = Wish(name="n", node="n", driver="kubernetes", platforms=("linux/amd64,linux/s390x",))
+    assert [node.name for node in create(builders, named, {}).nodes] == ["n-amd64", "n-s390x"]
+    with pytest.raises(UsageError, match="one architecture"):
+        create(builders, Wish(name="k", node="k0", platforms=("linux/amd64,linux/s390x",)), {})
 
 
 def test_files_of_options_are_there_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,10 @@ def connect(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) 
             from polyarch.builder.ssh.node import SshNode
 
             return SshNode(record, home, surroundings)
+        case "kubernetes":
+            from polyarch.builder.kubernetes import driver as kubernetes
+
+            return kubernetes.open_node(record, home, surroundings)
         case driver:
             raise UnsupportedError(
                 f"node {record.name}: there is no driver {driver!r}",

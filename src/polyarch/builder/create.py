@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from polyarch.builder import options
 from polyarch.builder.endpoint import resolve
 from polyarch.builder.instance import DEFAULT, Builder, NodeRecord, valid_name
@@ -37,10 +39,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Created:
-    """The builder, the node of it that was made or changed, and what the user should hear."""
+    """The builder, the nodes of it that were made or changed, and what the user should hear."""
 
     builder: Builder
-    node: NodeRecord
+    nodes: tuple[NodeRecord, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -60,13 +62,43 @@ def create(builders: Builders, wish: Wish, environment: Mapping[str, str] = os.e
 
     def change(old: Builder | None) -> Builder:
         _check_exists(old, wish, name)
-        node, notes = _node(old or Builder(name=name), wish, environment)
-        made.append((node, notes))
-        return (old or Builder(name=name)).put(node)
+        builder = old or Builder(name=name)
+        node, notes = _node(builder, wish, environment)
+        for one in _parts(builder, node, named=bool(wish.node)):
+            made.append((one, notes))
+            builder = builder.put(one)
+        return builder
 
     builder = builders.change(name, change)
-    node, notes = made[0]
-    return Created(builder, node, tuple(notes))
+    return Created(builder, tuple(node for node, _ in made), tuple(made[0][1]))
+
+
+def _parts(builder: Builder, node: NodeRecord, *, named: bool) -> list[NodeRecord]:
+    """The node; in a cluster a node for each architecture of machines that its platforms need."""
+    from polyarch.builder.kubernetes.settings import grouped
+
+    groups = grouped(node.platforms) if node.driver == "kubernetes" else []
+    if len(groups) < 2:
+        return [node]
+    if builder.find(node.name) is not None:
+        raise UsageError(
+            f"node {node.name}: machines of one architecture cannot be for "
+            f"{', '.join(architecture for architecture, _ in groups)}",
+            hint="append a node for the other platforms: --append --platform P",
+            reason="several-architectures",
+        )
+    found: list[NodeRecord] = []
+    for architecture, platforms in groups:
+        name = f"{node.name}-{architecture}" if named else builder.next_name()
+        endpoint = _in_cluster(builder.name, name)
+        found.append(msgspec.structs.replace(node, name=name, endpoint=endpoint, platforms=platforms))
+        builder = builder.put(found[-1])
+    return found
+
+
+def _in_cluster(builder: str, node: str) -> str:
+    """What tells a node in a cluster from others."""
+    return f"kubernetes:///{builder}?deployment={node}"
 
 
 def leave(builders: Builders, name: str, node: str) -> Builder:
@@ -124,7 +156,7 @@ def _node(builder: Builder, wish: Wish, environment: Mapping[str, str]) -> tuple
             endpoint = known.endpoint
         driver, endpoint = resolve(wish.driver, endpoint, environment)
     if driver == "kubernetes":
-        endpoint = f"kubernetes:///{builder.name}?deployment={name}"
+        endpoint = _in_cluster(builder.name, name)
     fresh = known is None or known.driver != driver
     given = options.parse(driver, _pairs(wish.driver_opts)) if wish.driver_opts else None
     kept = {} if known is None or fresh else known.driver_opts

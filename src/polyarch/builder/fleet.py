@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import msgspec
+
 from polyarch.builder import here
 from polyarch.builder.instance import EMBEDDED, NodeRecord
 from polyarch.builder.report import Keeps, NodeReport, Prune, Pruned, Reports, Usage
@@ -92,9 +94,18 @@ def report(node: NodeRecord, state: State, *, full: bool = False) -> NodeReport:
     """One node's facts. PolyarchError where it does not answer."""
     if node.driver == EMBEDDED:
         return here.report(state, full=full)
+    labels = {}
+    if node.driver == "kubernetes":
+        from polyarch.builder.kubernetes import driver
+
+        pods = driver.report(node)
+        if pods.status != "running":
+            return pods
+        labels = pods.labels
     with _reached(node, state) as reached:
         if isinstance(reached, Reports):
-            return reached.report(full=full)
+            found = reached.report(full=full)
+            return msgspec.structs.replace(found, labels={**found.labels, **labels})
     return NodeReport(native=tuple(reached.platforms))
 
 
@@ -116,15 +127,27 @@ def prune(node: NodeRecord, state: State, wanted: Prune) -> Pruned:
 
 def start(node: NodeRecord, state: State, tell: Callable[[str], None]) -> None:
     """Make the node ready: install polyarch there, or start its pods. ``tell`` hears how it goes."""
+    if node.driver == "kubernetes":
+        from polyarch.builder.kubernetes import driver
+
+        driver.start(node, tell)
     report(node, state)
 
 
 def stop(node: NodeRecord) -> None:
-    """End what was started for the node; its cache stays."""
+    """End what was started for the node."""
+    if node.driver == "kubernetes":
+        from polyarch.builder.kubernetes import driver
+
+        driver.stop(node)
 
 
 def remove(node: NodeRecord, *, keep_daemon: bool = False) -> None:
     """Remove what was made for the node. Machines and daemons that others set up stay as they are."""
+    if node.driver == "kubernetes" and not keep_daemon:
+        from polyarch.builder.kubernetes import driver
+
+        driver.remove(node)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ KNOWN: dict[str, dict[str, str]] = {
 _HARMLESS = frozenset(
     {"network", "image", "default-load", "restart-policy", "cgroup-parent", "provenance-add-gha"}
 )
-_TOLERATION = frozenset({"key", "operator", "value", "effect", "tolerationseconds"})
+_TOLERATION = frozenset({"key", "operator", "value", "effect", "tolerationSeconds"})
 
 
 def parse(driver: str, given: Mapping[str, str]) -> dict[str, str]:
@@ -109,7 +109,7 @@ def _value(driver: str, key: str, value: str, kind: str) -> str:
             return value
         case "pairs" if all(pair[0] for pair in pairs_of(value)):
             return value
-        case "tolerations" if all(set(one) <= _TOLERATION for one in tolerations_of(value)):
+        case "tolerations" if all(_tolerates(one) for one in tolerations_of(value)):
             return value
         case "text" if value:
             return value
@@ -124,6 +124,10 @@ def _value(driver: str, key: str, value: str, kind: str) -> str:
         "tolerations": "key=KEY,operator=Exists,effect=NoSchedule;…",
     }.get(kind, "not empty")
     raise UsageError(f"--driver-opt {key}={value}: it must be {wanted}", reason="invalid-driver-option")
+
+
+def _tolerates(one: Mapping[str, str]) -> bool:
+    return set(one) <= _TOLERATION and one.get("tolerationSeconds", "0").isdigit()
 
 
 def _check_tls(driver: str, found: Mapping[str, str]) -> None:

@@ -67,7 +67,7 @@ def create(
     if using:
         builders.use(made.builder.name)
     if bootstrap:
-        start_all(made.builder, [made.node] if given["append"] else made.builder.nodes)
+        start_all(made.builder, made.nodes if given["append"] else made.builder.nodes)
     print(made.builder.name)
 
 
