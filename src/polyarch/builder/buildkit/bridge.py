@@ -45,6 +45,18 @@ class PrivateFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+class _Noting(SocketStream):
+    """Calls ``first`` before it closes: who waits for the other end finds noted why."""
+
+    def __init__(self, connection: socket.socket, first: Callable[[], None]) -> None:
+        super().__init__(connection)
+        self._first = first
+
+    def close(self) -> None:
+        self._first()
+        super().close()
+
+
 class Bridge:
     """A private unix socket; each connection to it becomes one of ``dial``. ``failure`` is what it raised
     last."""
@@ -94,12 +106,17 @@ class Bridge:
             self.failure = error
             near.close()
             return
+        near = _Noting(connection, lambda: self._note(far))
         with self._lock:
             self._open |= {near, far}
         try:
             join(near, far)
         finally:
-            if said := getattr(far, "said", ""):
-                self.failure = PolyarchError(said.splitlines()[-1], detail=said, reason="node-unreachable")
+            self._note(far)
             with self._lock:
                 self._open -= {near, far}
+
+    def _note(self, far: Stream) -> None:
+        """Keep what the other side said of its end."""
+        if said := getattr(far, "said", ""):
+            self.failure = PolyarchError(said.splitlines()[-1], detail=said, reason="node-unreachable")

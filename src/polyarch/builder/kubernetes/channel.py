@@ -12,7 +12,6 @@ import os
 import threading
 
 from polyarch.builder.buildkit.streams import Stream
-from polyarch.errors import PolyarchError
 
 _STDIN, _STDOUT, _STDERR, _STATUS, _CLOSED = 0, 1, 2, 3, 255
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
@@ -38,7 +37,7 @@ class Exec:
         return self._said.decode("utf-8", "replace").strip()
 
     def read(self) -> bytes:
-        """See ``Stream``. PolyarchError when the program failed."""
+        """See ``Stream``. OSError when the program failed."""
         while not self._over:
             message = self._message()
             if message is None:
@@ -82,12 +81,8 @@ class Exec:
         except (ValueError, AttributeError, RecursionError):
             return
         if failed:
-            lines = "\n".join(part for part in (message, self.said) if part)
-            raise PolyarchError(
-                f"{self._what} ended: {lines.splitlines()[0] if lines else 'it failed'}",
-                detail="\n".join(lines.splitlines()[1:]),
-                reason="node-unreachable",
-            )
+            self._said += f"\n{self._what} ended: {message or 'it failed'}".encode()
+            raise OSError(self.said)
 
     # --- frames ---------------------------------------------------------------------------------------------
 
@@ -118,7 +113,10 @@ class Exec:
 
     def _take(self, size: int) -> bytes | None:
         while len(self._buffer) < size:
-            more = self._under.read()
+            try:
+                more = self._under.read()
+            except ValueError:  # it was closed while this waited
+                return None
             if not more:
                 return None
             self._buffer += more

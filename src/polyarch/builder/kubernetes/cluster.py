@@ -37,14 +37,15 @@ class Cluster:
     def _load(self, kubeconfig: str, context: str) -> str:
         """Read the user's configuration, or that of the pod this runs in; the namespace it names."""
         loader = self._library.config
+        path = kubeconfig or os.environ.get("KUBECONFIG") or None  # the library looks only when imported
         try:
             if not kubeconfig and not context and _in_pod():
                 loader.load_incluster_config(client_configuration=self._config)
                 return _IN_POD.read_text().strip() or "default"
             loader.load_kube_config(
-                config_file=kubeconfig or None, context=context or None, client_configuration=self._config
+                config_file=path, context=context or None, client_configuration=self._config
             )
-            contexts, active = loader.list_kube_config_contexts(config_file=kubeconfig or None)
+            contexts, active = loader.list_kube_config_contexts(config_file=path)
         except Exception as error:  # the library raises whatever a file, YAML or a plugin makes it raise
             raise UnsupportedError(
                 "there is no usable configuration of a Kubernetes cluster",
