@@ -364,6 +364,7 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         accelerate=request.accelerate,
         begun=request.begun,
         emulator_patience=request.emulator_timeout,
+        resources=request.resources,
         keep_going=request.keep_going,
     )
 

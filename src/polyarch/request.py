@@ -58,6 +58,7 @@ class BuildRequest:
     allow: frozenset[str] = frozenset()
     runtime: str = ""
     accelerate: Acceleration = "auto"
+    resources: tuple[tuple[str, int | str], ...] = ()  # memory, cpu_quota, … of every step; executor.cgroups
     emulator_timeout: float = 0  # seconds an emulated step may be silent, 0: for ever
     proof: Mode = "default"
     proof_ignore: tuple[str, ...] = ()

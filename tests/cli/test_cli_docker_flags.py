@@ -47,5 +47,5 @@ def test_a_flag_that_is_neither() -> None:
 
 def test_options_of_older_builders() -> None:
     assert understood("--rm", "--force-rm=true", "--compress")["context"] == "."
-    result = CliRunner().invoke(build, ["-m", "1g", "--cpuset-cpus=0", "."])
-    assert result.exit_code == 0 and "--memory has no effect" in result.output
+    result = CliRunner().invoke(build, ["--isolation=default", "."])
+    assert result.exit_code == 0 and "--isolation has no effect" in result.output

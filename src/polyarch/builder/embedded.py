@@ -59,6 +59,7 @@ class Surroundings:
     runtime: str = ""
     accelerate: Mode = "auto"
     emulator_patience: float = 0
+    resources: tuple[tuple[str, int | str], ...] = ()
     keep_going: bool = False
     begun: Mapping[str, Ssh] = field(default_factory=dict)  # connections to nodes that were begun before
 
@@ -209,6 +210,7 @@ class EmbeddedNode:
             allow=self._around.allow,
             accelerator=self._accelerator(graph),
             emulator_patience=self._around.emulator_patience,
+            resources=self._around.resources,
         )
         return [
             Task(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyarch.cli.docker_flags import DockerCommand
+from polyarch.cli.limits import limit_options
 from polyarch.cli.quickly import importing
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ _MANY: dict[str, Any] = {"multiple": True}
 )
 @click.option("--shm-size", default="", metavar="SIZE", help="The size of /dev/shm in RUN steps.")
 @click.option("--ulimit", "ulimits", metavar="NAME=SOFT[:HARD]", help="A limit for RUN steps.", **_MANY)
+@limit_options
 @click.option("--runtime", default="", metavar="crun|runc", help="Run steps in an OCI runtime.")
 @click.option(
     "--accelerate",
@@ -172,6 +174,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     builder = Builders(State.default()).selected(options["builder"])
     begun = _begin(builder, platforms, stack)  # ssh is at work while the rest is imported
 
+    from polyarch.cli import limits
     from polyarch.cli import options as values
     from polyarch.export import annotations, cache_options, output
     from polyarch.graph.named import build_contexts
@@ -216,6 +219,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         | ({"network.host"} if options["network"] == "host" else set()),
         runtime=options["runtime"],
         accelerate=options["accelerate"],
+        resources=limits.resources(options),
         emulator_timeout=values.duration("--emulator-timeout", options["emulator_timeout"]),
         proof=options["proof"],
         proof_ignore=options["proof_ignore"],

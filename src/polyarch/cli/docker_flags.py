@@ -12,13 +12,6 @@ _FLAGS = ("--squash",)
 _VALUES = (
     ("--isolation",),
     ("--security-opt",),
-    ("-m", "--memory"),
-    ("--memory-swap",),
-    ("--cpu-period",),
-    ("--cpu-quota",),
-    ("-c", "--cpu-shares"),
-    ("--cpuset-cpus",),
-    ("--cpuset-mems",),
 )
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 

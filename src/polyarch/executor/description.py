@@ -34,6 +34,7 @@ def describe(process: Process, root: RootFilesystem, mounts: tuple[Mount, ...]) 
         "hostname": process.hostname[:64],
         "shm_size": process.shm_size,
         "limits": list(process.limits),
+        "resources": dict(process.resources),
         "read_only": process.read_only,
         "terminal": process.terminal,
         "stdin": process.stdin is not None and not process.terminal,

@@ -167,6 +167,8 @@ class Running:
                 self._failure = PolyarchError(
                     f"the root filesystem of a step could not be put together: {value}", reason="sandbox"
                 )
+            case "limits":
+                self._failure = PolyarchError(f"the step cannot be limited: {value}", reason="limits")
             case "bug":
                 self._failure = PolyarchError(f"the sandbox failed: {value}", reason="sandbox-bug")
             case "ended":

@@ -103,6 +103,7 @@ class Process:
     terminal: bool = False
     stdin: int | None = None
     emulator_patience: float = 0
+    resources: tuple[tuple[str, int | str], ...] = ()  # limits by control groups, named as in cgroups.py
 
 
 # "emulator": it was the emulator's fault; "unclear": a program got a signal, by its own fault or not.

@@ -13,7 +13,7 @@ import signal
 import socket
 from typing import Any
 
-from polyarch.executor import inside, syscalls, wire
+from polyarch.executor import cgroups, inside, syscalls, wire
 
 Step = dict[str, Any]
 Options = list[tuple[str, str | None]]
@@ -35,7 +35,14 @@ def run(sock: socket.socket, files: list[int]) -> None:
         wire.report(sock, "refused", error.strerror or str(error))
         return
     wire.close_all([*trees.values(), *files])  # mounts must not outlive the step
+    groups: list[str] = []
+    try:
+        groups = cgroups.enter(step["resources"], child)
+    except OSError as error:
+        wire.report(sock, "limits", error.strerror or str(error))
+        os.kill(child, signal.SIGKILL)
     _watch(sock, child, go)
+    cgroups.leave(groups)
     wire.report(sock, "ended")
 
 

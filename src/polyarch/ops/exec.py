@@ -145,6 +145,7 @@ class ExecOperation:
             shm_size=op.shm_size or 64 << 20,
             limits=op.limits,
             emulator_patience=self.session.emulator_patience,
+            resources=self.session.resources,
         )
 
     def _failure(self, status: ExitStatus, output: _Output) -> StepError:

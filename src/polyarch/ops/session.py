@@ -29,6 +29,7 @@ class Session:
     ``executor`` starts the sandbox when the first RUN needs it; ``agents`` are ssh agents' sockets by id;
     ``proxies`` are ``NAME=value`` for RUN only; ``accelerator`` has native twins for emulated steps,
     which may be silent for ``emulator_patience`` seconds (0: for ever).
+    ``resources`` are limits of every step by control groups; they change no result and are in no key.
     """
 
     state: State
@@ -43,6 +44,7 @@ class Session:
     allow: frozenset[str] = frozenset()
     accelerator: Accelerator | None = None
     emulator_patience: float = 0
+    resources: tuple[tuple[str, int | str], ...] = ()
 
     def context(self, name: str) -> Rootfs:
         """The files of the context ``name``."""
