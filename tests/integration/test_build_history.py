@@ -192,3 +192,18 @@ def test_what_changed_is_named(tmp_path: Path, state: State, busybox: str) -> No
     os.utime(folder / "src" / "main.go", (1, 1))
     planned = polyarch("build", "--dry-run", str(folder))
     assert planned.stdout.count("cached") == 2, planned.stdout  # the times alone are no change
+
+
+def test_what_is_fetched_is_counted(tmp_path: Path, state: State, busybox: str, registry: str) -> None:
+    assert polyarch("tag", "base/busybox", f"{registry}/base:1").returncode == 0
+    assert polyarch("push", f"{registry}/base:1").returncode == 0
+    elsewhere = State(tmp_path / "elsewhere")
+    (tmp_path / "Dockerfile").write_text(f"FROM {registry}/base:1\nRUN echo made > /made\n")
+    words = ("build", "-t", f"{registry}/app:1", "--push", str(tmp_path))
+    done = polyarch(*words, POLYARCH_ROOT=str(elsewhere.root))
+    assert done.returncode == 0, done.stderr
+    build = load(find(elsewhere.history))
+    base = next(each for each in build.vertices.values() if "FROM" in each.plan.name)
+    assert base.transferred > 500_000 and all(each.done for each in base.transfers.values())
+    export = next(each for each in build.vertices.values() if "export" in each.plan.name)
+    assert export.transferred > 0

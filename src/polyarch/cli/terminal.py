@@ -40,9 +40,14 @@ class Row:
     transfers: dict[str, Transfer] = field(default_factory=dict)
 
     @property
+    def active(self) -> bool:
+        """Whether bytes are on their way; a base's layers are fetched when somebody needs them."""
+        return any(not each.last.done for each in self.transfers.values())
+
+    @property
     def rank(self) -> int:
         """Where it comes when there is no room for all: what runs and what failed counts most."""
-        if self.completed is None:
+        if self.completed is None or self.active:
             return 0 if self.started else 3
         return 1 if self.completed.error else 2
 
@@ -156,12 +161,10 @@ def _row_lines(row: Row, now: float, width: int) -> Iterable[tuple[str, str]]:
     text = f"  {mark} {name}"
     text = text if len(text) <= room else text[: room - 1] + "…"
     yield text.ljust(room) + "  " + note, style
-    if row.completed is not None:
-        return
-    for output in row.lines[-TAIL:]:
+    for output in row.lines[-TAIL:] if row.completed is None else ():
         yield f"      │ {output}", "dim"
     for id, transfer in row.transfers.items():
-        if not transfer.last.done:
+        if not transfer.last.done and not (row.completed is not None and row.completed.error):
             yield f"      ↕ {_short(id)} {transfer.text()}", "dim"
 
 

@@ -28,7 +28,16 @@ from polyarch.layer.pipes import drain, memory_file
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.scan import receive
 from polyarch.layer.scratch import Scratch
-from polyarch.layer.stored import ORIGINAL, Kind, StoredLayer, local_forms, made_as, original_of, wanted_key
+from polyarch.layer.stored import (
+    ORIGINAL,
+    Kind,
+    StoredLayer,
+    Watcher,
+    local_forms,
+    made_as,
+    original_of,
+    wanted_key,
+)
 from polyarch.oci.descriptor import Descriptor
 
 _TREE = "fs"  # inside a folder of our own, because the tree itself may belong to anybody
@@ -55,6 +64,7 @@ class LayerStore:
             state.temporary, lambda folder: privilege.call("polyarch.layer.apply:remove", str(folder))
         )
         self.origin: Store | None = None  # for layers that do not say themselves where their bytes are
+        self.watchers: dict[str, Watcher] = {}  # who wants to know when a blob is fetched, by its digest
         self.elsewhere: Callable[[str], Layer | None] = _nowhere
         self._unsettled = False
         self._lock = RLock()

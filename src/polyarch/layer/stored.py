@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ORIGINAL = "original:"
 _CHUNK = 1 << 20
+Watcher = Callable[[Descriptor, int], None]  # a blob that is fetched, and how many bytes have come
 Kind = Literal["image", "files", "step"]
 Source = Callable[[Entry], BinaryIO]
 Sink = Callable[[bytes], object]
@@ -340,9 +341,39 @@ class StoredLayer(IndexedLayer):
                 reason="layer-gone",
             )
         descriptor = self.original.descriptor
+        watcher = self._store.watchers.get(descriptor.digest)
         with origin.open(descriptor) as source:
-            self._store.content.push(source, descriptor)
+            watched = source if watcher is None else cast(BinaryIO, _Watched(source, descriptor, watcher))
+            self._store.content.push(watched, descriptor)
         return self.original
+
+
+class _Watched:
+    """A stream that tells how much of it was read; in all else it is the stream."""
+
+    def __init__(self, source: BinaryIO, descriptor: Descriptor, watcher: Watcher) -> None:
+        self._source = source
+        self._descriptor = descriptor
+        self._watcher = watcher
+        self._count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._tell(len(data))
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count: int = self._source.readinto(buffer)  # type: ignore[attr-defined]  # where the source has it
+        self._tell(count or 0)
+        return count
+
+    def _tell(self, count: int) -> None:
+        if count:
+            self._count += count
+            self._watcher(self._descriptor, self._count)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)
 
 
 class _Checked(io.RawIOBase):

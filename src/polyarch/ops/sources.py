@@ -7,6 +7,7 @@ tells those above whether anything changed.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -14,9 +15,11 @@ from polyarch.graph.vertex import GitOp, HttpOp, ImageOp, InlineOp, LocalOp
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci import digest as digests
+from polyarch.oci.descriptor import Descriptor
 from polyarch.ops.canvas import TIMELESS_NS
 from polyarch.ops.result import Result, encode_record, record_layers
 from polyarch.ops.session import Session
+from polyarch.solver.events import VertexStatus
 from polyarch.solver.op import CacheKey, Identity, Input, Step
 
 
@@ -36,7 +39,7 @@ class SourceOperation:
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
         match self.op:
             case ImageOp():
-                return self._image(self.op)
+                return self._image(self.op, step)
             case LocalOp(name=name):
                 return _whole(self.session.context(name))
             case GitOp():
@@ -55,8 +58,14 @@ class SourceOperation:
     def restore(self, record: str, inputs: Sequence[Input]) -> Result | None:
         return None
 
-    def _image(self, op: ImageOp) -> Result:
+    def _image(self, op: ImageOp, step: Step) -> Result:
         origin = self.session.origins(op.origin)
+
+        def tell(blob: Descriptor, count: int) -> None:
+            done = count >= blob.size
+            step.events(VertexStatus(step.digest, blob.digest, count, blob.size, time.time(), done=done))
+
+        self.session.layers.watchers.update((descriptor.digest, tell) for descriptor in op.layers)
         return _whole(
             Rootfs(
                 [
