@@ -129,3 +129,25 @@ def test_an_error_of_a_base_is_told_before_those_of_steps(
     text = "FROM UPPER\nENV A=${{B}}\n"
     code, _, err = answer(capsys, tmp_path, text, "--check")
     assert code == 1 and ">>> 1" in err
+
+
+def test_mistakes_are_told_and_fail_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM scratch AS build\nRUN go build .\nFROM scratch\nCOPY --from=build /a /a\n"
+    )
+    foreign = "linux/s390x"
+    assert main(["build", "--check", f"--platform={foreign}", str(tmp_path)]) == 0
+    assert "EmulatedCompiler" in capsys.readouterr().out
+    assert main(["build", "--call=check,format=json", f"--platform={foreign}", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["warnings"] == [] and found["mistakes"][0]["ruleName"] == "EmulatedCompiler"
+    assert main(["build", "--check", str(tmp_path)]) == 0
+    assert "EmulatedCompiler" not in capsys.readouterr().out
+
+
+def test_what_was_found_before_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch AS Bad\nNOPE\n")
+    assert main(["build", "--call=check,format=json", str(tmp_path)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [warning["ruleName"] for warning in found["warnings"]] == ["StageNameCasing"]
+    assert found["buildError"]["location"]["ranges"][0]["start"]["line"] == 2

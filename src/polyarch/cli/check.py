@@ -54,9 +54,10 @@ def answer(call: str, options: dict[str, Any]) -> int:
             reason="call",
         )
     context = open_context(options["context"], options["dockerfile"], State.default(), sys.stdin.buffer)
-    wanted, platform = _wanted(options)
+    wanted, asked = _wanted(options)
+    platform = asked[0] if asked else platforms.host()
     if name == "check":
-        return _check(context, wanted, platform, form)
+        return _check(context, wanted, platform, form, _mistakes(context, wanted, asked))
     parsed = dockerfile.parse(context.dockerfile, file=context.name)
     program = instructions(parsed)
     if name == "targets":
@@ -73,8 +74,8 @@ def answer(call: str, options: dict[str, Any]) -> int:
     return 0
 
 
-def _wanted(options: dict[str, Any]) -> tuple[Options, Platform]:
-    """What the command line says of the build, and the first of its platforms."""
+def _wanted(options: dict[str, Any]) -> tuple[Options, tuple[Platform, ...]]:
+    """What the command line says of the build, and its platforms."""
     asked = [text for group in options["platform"] for text in group.split(",")]
     wanted = Options(
         build_platform=platforms.host(),
@@ -82,8 +83,20 @@ def _wanted(options: dict[str, Any]) -> tuple[Options, Platform]:
         build_args=values.pairs("--build-arg", options["build_args"]),
         contexts=build_contexts(options["contexts"]),
     )
-    targets = platforms.parse_list(asked)
-    return wanted, targets[0] if targets else platforms.host()
+    return wanted, platforms.parse_list(asked)
+
+
+def _mistakes(context: MainContext, wanted: Options, asked: Sequence[Platform]) -> tuple[Finding, ...]:
+    """The mistakes of multi-platform builds, where platforms are asked for. They are told and do no more: a
+    Dockerfile that passes BuildKit's checks passes."""
+    if not asked:
+        return ()
+    from polyarch.proof.mending import mistakes_in
+
+    try:
+        return mistakes_in(context.dockerfile, context.name, asked, wanted)
+    except PolyarchError:  # the checks find it themselves
+        return ()
 
 
 def _inputs(program: Program, wanted: Options, platform: Platform) -> tuple[Inputs, list[str]]:
@@ -111,7 +124,9 @@ def _format(extra: str) -> str:
     return "text"
 
 
-def _check(context: MainContext, wanted: Options, platform: Platform, form: str) -> int:
+def _check(
+    context: MainContext, wanted: Options, platform: Platform, form: str, mistakes: tuple[Finding, ...]
+) -> int:
     error: PolyarchError | None = None
     findings: tuple[Finding, ...] = ()
     unreached: list[str] = []
@@ -137,24 +152,32 @@ def _check(context: MainContext, wanted: Options, platform: Platform, form: str)
         found: Json = {"warnings": [_warning(finding) for finding in findings]}
         if error is not None:
             found["buildError"] = {"message": error.summary, "location": _ranges(error.location)}
+        if mistakes:
+            found["mistakes"] = [_warning(finding) for finding in mistakes]
         print(json.dumps(found, indent=2))
         return 1 if error is not None or findings else 0
     if unreached:
         print(f"note: checks that need the base image did without {', '.join(unreached)}", file=sys.stderr)
     if findings or error is None:
         print("\n".join(_check_text(findings)))
+    if mistakes:
+        print("\n".join(["", "For several platforms:", *_shown(mistakes)]))
     if error is not None:
         raise error
     return 1 if findings else 0
 
 
 def _check_text(findings: tuple[Finding, ...]) -> list[str]:
-    from polyarch.cli.failure import excerpt
-
     if not findings:
         return ["Check complete, no warnings found."]
     count = "1 warning has" if len(findings) == 1 else f"{len(findings)} warnings have"
-    lines = [f"Check complete, {count} been found!"]
+    return [f"Check complete, {count} been found!", *_shown(findings)]
+
+
+def _shown(findings: tuple[Finding, ...]) -> list[str]:
+    from polyarch.cli.failure import excerpt
+
+    lines: list[str] = []
     for finding in findings:
         lines += ["", f"WARNING: {finding.rule} - {finding.url}", finding.message, excerpt(finding.location)]
     return lines

@@ -79,6 +79,12 @@ def mend(
     return Mended(text, fixed, tuple(left))
 
 
+def mistakes_in(text: str, name: str, wanted: Sequence[Platform], options: Options) -> tuple[Finding, ...]:
+    """The mistakes that ``text``, built for ``wanted``, makes whatever its bases are. DockerfileError and
+    others where there is no plan."""
+    return _look(text, name, wanted, options)[0]
+
+
 def _usual() -> tuple[Platform, ...]:
     """This machine's platform and another."""
     host = platforms.host()
