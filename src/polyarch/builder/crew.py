@@ -114,8 +114,11 @@ class Crew:
         """Which node makes which of ``wanted``. A node that cannot be reached is warned of, and others take
         its platforms; NodeLostError where none can."""
         while True:
+            alive = [record for record in self._builder.nodes if record.name not in self._lost]
+            if not alive:
+                raise _hopeless(next(iter(self._lost.values())), "")
             try:
-                shares = self._divide(wanted)
+                shares = self._divide(wanted, alive)
             except NodeLostError as error:
                 self.give_up(error)
                 events(Warning("NodeLost", error.summary))
@@ -123,10 +126,7 @@ class Crew:
             self._check_replacements(shares)
             return shares
 
-    def _divide(self, wanted: Sequence[Platform]) -> tuple[Share, ...]:
-        alive = [record for record in self._builder.nodes if record.name not in self._lost]
-        if not alive:
-            raise _hopeless(next(iter(self._lost.values())), "")
+    def _divide(self, wanted: Sequence[Platform], alive: Sequence[NodeRecord]) -> tuple[Share, ...]:
         if not wanted:
             return (self._share(alive[0].name, (), "the first node"),)
         if len(alive) == 1:

@@ -16,7 +16,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 # The options of each driver, and what kind of text their values are; see _value.
 KNOWN: dict[str, dict[str, str]] = {
     "embedded": {},
-    "ssh": {"root": "text", "command": "text"},
+    "ssh": {"root": "text", "command": "text", "grace": "time"},
     "remote": {
         "cacert": "file",
         "cert": "file",

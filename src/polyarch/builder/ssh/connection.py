@@ -10,13 +10,13 @@ from polyarch.builder.instance import NodeRecord
 from polyarch.builder.node import NodeLostError
 from polyarch.builder.ssh import hello
 from polyarch.builder.ssh.hello import Hello
-from polyarch.builder.ssh.transport import CONNECT_SECONDS, Ssh, hint_for, remote_line
+from polyarch.builder.ssh.transport import CONNECT_SECONDS, Ssh, grace_of, hint_for, remote_line, serve_words
 from polyarch.builder.wire.peer import Handler, Peer
 from polyarch.errors import PolyarchError, UnsupportedError
 
 PING_SECONDS = 2.0
 DEAF_SECONDS = 8.0  # without a sign of life a connection counts as broken
-MEND_SECONDS = 20.0  # after which a broken connection is given up
+_MEND = 2 / 3  # of a node's grace: a broken connection is given up before the node does
 _PAUSE_SECONDS = 0.5
 _GOODBYE_SECONDS = 5.0
 
@@ -42,7 +42,7 @@ class Connection:
         self._mending = threading.Lock()
         self._left = threading.Event()
         self.peer = Peer(handlers, first=1, broken=self._broken, left=self._left.set)
-        self._pipe, self.hello = self._meet(("node",), session="", begun=begun)
+        self._pipe, self.hello = self._meet(serve_words(record), session="", begun=begun)
         self.clock_offset = time.time() - self.hello.clock
         self.peer.link.attach(self._pipe, 0)
         threading.Thread(target=self._watch, name="node-watch", daemon=True).start()
@@ -128,7 +128,7 @@ class Connection:
                 return
             self._pipe.close()
             self._told(f"the connection to node {name} broke; trying to reach it again")
-            end = time.monotonic() + MEND_SECONDS
+            end = time.monotonic() + grace_of(self.record) * _MEND
             why = PolyarchError("")
             while not self._over.is_set():
                 try:

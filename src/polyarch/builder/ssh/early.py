@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from polyarch.builder.instance import Builder
-from polyarch.builder.ssh.transport import Ssh, remote_line
+from polyarch.builder.ssh.transport import Ssh, remote_line, serve_words
 from polyarch.oci import platform as platforms
 from polyarch.oci.platform import Platform
 
@@ -22,6 +22,6 @@ def begin(builder: Builder, wanted: Sequence[Platform], stack: ExitStack) -> dic
         declared = record.platforms
         if declared and wanted and all(platforms.choose(one, declared) is None for one in wanted):
             continue
-        found[record.name] = Ssh(record, remote_line(record, ("node",)))
+        found[record.name] = Ssh(record, remote_line(record, serve_words(record)))
         stack.callback(found[record.name].close)
     return found

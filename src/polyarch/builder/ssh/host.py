@@ -22,14 +22,13 @@ from polyarch.errors import PolyarchError, UnsupportedError, UsageError
 from polyarch.oci.platform import host
 from polyarch.version import VERSION
 
-GRACE_SECONDS = 30.0  # for which a node goes on without its client
 DEAF_SECONDS = 12.0  # a client asks for a sign of life more often than that
 _PREFIX = "polyarch-node-"
 _PIECE = 256 << 10
 
 
-def serve() -> int:
-    """Serve the client on standard input and output until it leaves, or is gone for too long."""
+def serve(grace: float) -> int:
+    """Serve the client on standard input and output until it leaves, or is gone for ``grace`` seconds."""
     pipe = _standard()
     session = secrets.token_hex(16)
     pipe.write(hello.encode(_introduce(session, 0), node=True))
@@ -43,7 +42,7 @@ def serve() -> int:
             detail=f"this side speaks protocol {hello.PROTOCOL}, the client {theirs.protocol}",
             reason="node-version",
         )
-    return _Conversation(session, pipe).run()
+    return _Conversation(session, pipe, grace).run()
 
 
 def attach(session: str) -> int:
@@ -84,12 +83,13 @@ def _folder(session: str) -> Path:
 class _Conversation:
     """The client on the other side, whichever connection it uses."""
 
-    def __init__(self, session: str, pipe: Pipe) -> None:
+    def __init__(self, session: str, pipe: Pipe, grace: float) -> None:
         from polyarch.builder.ssh.service import Service
         from polyarch.builder.wire.peer import Peer
         from polyarch.content.state import State
 
         self._session = session
+        self._grace = grace
         self._ended = threading.Event()
         self._service = Service(State.default())
         self._peer = Peer(self._service.handlers(), first=2, left=self._ended.set)
@@ -129,7 +129,7 @@ class _Conversation:
                     link.detach()
             elif not absent_since:
                 absent_since = now
-            elif now - absent_since > GRACE_SECONDS:
+            elif now - absent_since > self._grace:
                 return
 
     def _accept(self, listening: socket.socket) -> None:

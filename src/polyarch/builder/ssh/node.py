@@ -11,11 +11,14 @@ import msgspec
 
 from polyarch.builder.embedded import EmbeddedNode, Surroundings
 from polyarch.builder.instance import NodeRecord
+from polyarch.builder.node import NodeLostError
+from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
 from polyarch.builder.ssh import terms
 from polyarch.builder.ssh.connection import Connection
 from polyarch.builder.ssh.files import Incoming
 from polyarch.builder.ssh.lending import Lender
 from polyarch.builder.ssh.terms import BlobTerm, LayerTerm, Opening
+from polyarch.builder.wire import faults
 from polyarch.builder.wire.peer import Call, Peer
 from polyarch.content.copy import Repository
 from polyarch.content.verify import verified
@@ -48,6 +51,7 @@ class SshNode:
         self._lender = Lender(home, around)
         self._events: EventSink | None = None
         self._opened = False
+        self.failures: dict[str, BaseException] = {}
         self._lock = threading.Lock()
         begun = around.begun.get(record.name)
         self._connection = Connection(record, self._lender.handlers(), self._told, begun)
@@ -82,6 +86,13 @@ class SshNode:
         except CancelledError:
             self._stop(call)
             raise
+        except NodeLostError:
+            raise
+        except PolyarchError:
+            if self._around.keep_going:
+                told = self._connection.peer.ask("failures")
+                self.failures = {str(digest): faults.decode(data) for digest, data in told}
+            raise
         found = msgspec.convert(answer, dict[str, list[LayerTerm]])
         return {
             digest: Rootfs([self._layer(layer, origins) for layer in layers])
@@ -115,6 +126,8 @@ class SshNode:
                 allow=tuple(sorted(around.allow)),
                 runtime=around.runtime,
                 accelerate=around.accelerate,
+                emulator_patience=around.emulator_patience,
+                keep_going=around.keep_going,
                 caches=self._home.imports is not None,
                 insecure=tuple(sorted(self._home.client.config.insecure)),
                 same_host=self._connection.same_host,
@@ -145,7 +158,8 @@ class SshNode:
         try:
             call.cancel()
             deadline = Event()
-            timer = threading.Timer(_STOP_SECONDS, deadline.set)
+            connected = self._connection.peer.link.connected
+            timer = threading.Timer(_STOP_SECONDS if connected else 1.0, deadline.set)
             timer.daemon = True
             timer.start()
             try:
@@ -174,6 +188,27 @@ class SshNode:
     def _told(self, sentence: str) -> None:
         if self._events is not None:
             self._events(Warning("Node", sentence))
+
+    # --- the machine ----------------------------------------------------------------------------------------
+
+    def report(self, *, full: bool = False) -> NodeReport:
+        """See ``Reports``."""
+        answer = self._connection.peer.ask("report", "full" if full else "")
+        return msgspec.convert(answer, NodeReport)
+
+    def usage(self, filters: Sequence[str] = ()) -> Sequence[Usage]:
+        """See ``Keeps``."""
+        call = self._connection.peer.call("usage", list(filters))
+        data = call.read_all(_MAX_ANSWER)
+        call.result()
+        return msgspec.msgpack.decode(data, type=list[Usage])
+
+    def prune(self, wanted: Prune) -> Pruned:
+        """See ``Keeps``."""
+        call = self._connection.peer.call("prune", msgspec.msgpack.encode(wanted))
+        data = call.read_all(_MAX_ANSWER)
+        call.result()
+        return msgspec.msgpack.decode(data, type=Pruned)
 
     # --- what was learnt ------------------------------------------------------------------------------------
 

@@ -10,11 +10,14 @@ from typing import Any
 
 import msgspec
 
+from polyarch.builder import here
 from polyarch.builder.embedded import EmbeddedNode, Surroundings
+from polyarch.builder.report import NodeReport, Prune
 from polyarch.builder.ssh import terms
 from polyarch.builder.ssh.borrowed import Agents, BorrowedCache, BorrowedCredentials, BorrowedImages, Reach
 from polyarch.builder.ssh.files import Contexts
 from polyarch.builder.ssh.terms import BlobTerm, LayerTerm, Opening
+from polyarch.builder.wire import faults
 from polyarch.builder.wire.peer import CHUNK, Call, Handler, Peer
 from polyarch.content.lease import Lease
 from polyarch.content.state import State
@@ -69,6 +72,7 @@ class Service:
             "open": self._open,
             "preview": self._preview,
             "solve": self._solve,
+            "failures": self._failures,
             "findings": self._findings,
             "findings-over": self._findings_over,
             "keep": self._keep,
@@ -77,6 +81,9 @@ class Service:
             "file": self._file,
             "content": self._content,
             "deliver": self._deliver,
+            "report": self._report,
+            "usage": self._usage,
+            "prune": self._prune,
         }
 
     def close(self) -> None:
@@ -117,6 +124,8 @@ class Service:
                 allow=frozenset(opening.allow),
                 runtime=opening.runtime,
                 accelerate=opening.accelerate,
+                emulator_patience=opening.emulator_patience,
+                keep_going=opening.keep_going,
             )
             imports = BorrowedCache(peer, reach) if opening.caches else None
             node = HostedNode(self._state, local_store(self._state, client), client, around, imports)
@@ -174,6 +183,10 @@ class Service:
             return LayerTerm(layer.id, layer.kind, held=True)
         held = layers.existing_tree(layer.id) is not None or layers.at_hand(layer)
         return LayerTerm(layer.id, "image", held, layer.original.descriptor, layer.original.diff_id)
+
+    def _failures(self, call: Call) -> list[tuple[str, bytes]]:
+        """Everything that failed in the last solve, by vertex, where it was to keep going."""
+        return [(digest, faults.encode(error)) for digest, error in self.node.failures.items()]
 
     def _findings(self, call: Call) -> None:
         """Keys and records of all results so far."""
@@ -246,6 +259,18 @@ class Service:
             reach.failed(repository, error)
             return False
         return True
+
+    # --- the machine ----------------------------------------------------------------------------------------
+
+    def _report(self, call: Call, what: str) -> NodeReport:
+        return here.report(self._state, full=what == "full")
+
+    def _usage(self, call: Call, filters: list[str]) -> None:
+        call.write_all(msgspec.msgpack.encode(here.usage(self._state, filters)))
+
+    def _prune(self, call: Call, data: bytes) -> None:
+        pruned = here.prune(self._state, msgspec.msgpack.decode(data, type=Prune))
+        call.write_all(msgspec.msgpack.encode(pruned))
 
 
 def _send(call: Call, stream: Any) -> None:

@@ -39,6 +39,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     allow: tuple[str, ...] = ()
     runtime: str = ""
     accelerate: Mode = "auto"
+    emulator_patience: float = 0
+    keep_going: bool = False
     caches: bool = False
     insecure: tuple[str, ...] = ()
     same_host: bool = False

@@ -90,6 +90,20 @@ def remote_line(record: NodeRecord, arguments: Sequence[str]) -> str:
     return f"exec sh -c {shlex.quote(script)}"
 
 
+def grace_of(record: NodeRecord) -> float:
+    """Seconds for which a node goes on when its client is cut off (driver option ``grace``)."""
+    text = record.driver_opts.get("grace", "30")
+    try:
+        return min(max(float(text), 1.0), 3600.0)
+    except ValueError:
+        raise UsageError(f"grace={text!r} is no number of seconds", reason="driver-opt") from None
+
+
+def serve_words(record: NodeRecord) -> tuple[str, ...]:
+    """The command that serves a build there."""
+    return ("node", "--grace", f"{grace_of(record):g}")
+
+
 class Ssh:
     """A running ssh, as a pipe to the command on the other side."""
 
