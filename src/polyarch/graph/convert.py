@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Protocol
 
+import msgspec
+
 from polyarch.dockerfile.characters import did_you_mean
 from polyarch.dockerfile.instructions import Instruction, OnBuild
 from polyarch.dockerfile.program import parse_one
@@ -95,7 +97,7 @@ class Conversion:
         labels = self.plan.options.labels
         if labels:
             image.labels = {**(image.labels or {}), **labels}
-        image.platform = self.plan.target_platform
+        image.platform = _versioned(self.plan.target_platform, image.platform)
         if image.platform.os == "windows" and image.working_dir == "/":
             image.working_dir = "\\"
         base = self._base_of(target)
@@ -247,6 +249,13 @@ class Conversion:
             state.image.set_env("PATH", DEFAULT_PATH)
         state.environment |= state.image.environment()
         state.image.epoch = rfc3339(self.plan.options.epoch)
+
+
+def _versioned(wanted: Platform, base: Platform) -> Platform:
+    """``wanted``, with the version of the operating system that the base is for where none is asked for."""
+    if wanted.os_version or (wanted.os, wanted.architecture) != (base.os, base.architecture):
+        return wanted
+    return msgspec.structs.replace(wanted, os_version=base.os_version)
 
 
 def rfc3339(epoch: int | None) -> str:
