@@ -13,6 +13,7 @@ from polyarch.dockerfile.ast import Dockerfile
 from polyarch.dockerfile.lint import Finding, chosen_options, lint, lint_violation
 from polyarch.dockerfile.program import Program, instructions
 from polyarch.dockerfile.scope import BaseImage, Inputs
+from polyarch.errors import PolyarchError
 from polyarch.graph.convert import TargetResult, convert, wanted_images
 from polyarch.graph.stages import Options, StagePlan, plan_stages
 from polyarch.graph.vertex import ExecOp, Graph, Vertex
@@ -21,6 +22,7 @@ from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.proof.bases import BaseResolver, check_bases
 from polyarch.proof.known import known_bases
+from polyarch.proof.misspelt import misspelt_arguments, suggest_stage
 from polyarch.proof.mistakes import find_mistakes
 
 
@@ -100,13 +102,17 @@ def make_plan(
         for platform in wanted
     ]
     images = [wanted_images(plan) for plan in plans]
-    check_bases(resolver, [image for wanted_by_plan in images for image in wanted_by_plan])
+    try:
+        check_bases(resolver, [image for wanted_by_plan in images for image in wanted_by_plan])
+    except PolyarchError as error:
+        raise suggest_stage(error, plans[0].states) from None
     known = known_bases(plans[0], plans[0].reachable(plans[0].target()), resolver).bases
     graph = Graph()
     targets = tuple(convert(plan, graph, resolver) for plan in plans)
     findings = _findings(parsed, context, plans[0], known) + find_mistakes(
         parsed, plans, lambda platform: any(share.runs_natively(platform) for share in shares)
     )
+    findings += misspelt_arguments(parsed, program, options.build_args)
     return BuildPlan(
         program, options, graph, targets, resolver.local, tuple(shares), findings, resolver.answers
     )

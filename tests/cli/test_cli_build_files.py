@@ -49,3 +49,12 @@ def test_files_that_cannot_be_written_are_found_before_the_build(
     assert main(["build", "-o", out, "--iidfile", str(tmp_path / "iid"), context]) == 2
     assert "no image ID" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and not (tmp_path / "iid").exists()
+
+
+def test_a_containerfile_stands_in_for_a_dockerfile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("Containerfile", "Dockerfile"):
+        (tmp_path / name).write_text(f"FROM scratch AS {name.lower()}\n")
+        assert main(["build", "--call=targets", str(tmp_path)]) == 0
+        assert name.lower() in capsys.readouterr().out

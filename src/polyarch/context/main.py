@@ -20,7 +20,7 @@ from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
 
 MAX_DOCKERFILE = 4 << 20  # bytes
-_NAMES = ("Dockerfile", "dockerfile")
+_NAMES = ("Dockerfile", "dockerfile", "Containerfile")  # the last is buildah's and podman's
 
 
 @dataclass(frozen=True)

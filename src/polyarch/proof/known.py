@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from polyarch.dockerfile.characters import did_you_mean
 from polyarch.dockerfile.scope import BaseImage
 from polyarch.errors import DockerfileError, NotFoundError, PolyarchError
 from polyarch.graph.stages import SCRATCH, StagePlan, StageState
@@ -53,7 +54,8 @@ def known_bases(
                 case PolyarchError() if found.reason in _CERTAIN:
                     known.refused = known.refused or _located(found, state)
                 case PolyarchError():
-                    known.unreached.append(state.base_name)
+                    guess = did_you_mean(state.base_name, [s.name for s in plan.states if s.name])
+                    known.unreached.append(state.base_name + (f" ({guess})" if guess else ""))
     return known
 
 
