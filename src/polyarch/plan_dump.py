@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from polyarch.graph.convert import TargetResult
+from polyarch.graph.vertex import AnyOp
 from polyarch.plan import BuildPlan
 
 Json = dict[str, Any]
@@ -26,12 +27,18 @@ def dump_plan(plan: BuildPlan) -> Json:
                 "name": plan.graph.meta[digest].name,
                 "for": [platform.full() for platform in plan.graph.meta[digest].targets],
                 "inputs": [numbers[source.digest] for source in vertex.inputs],
-                "operation": msgspec.to_builtins(vertex.op),
+                "operation": _operation(vertex.op),
             }
             for digest, vertex in plan.graph.vertices.items()
         ],
         "targets": [_target(target, plan, numbers) for target in plan.targets],
     }
+
+
+def _operation(op: AnyOp) -> Json:
+    """What the operation says, without what it leaves out."""
+    said: Json = msgspec.to_builtins(op)
+    return {key: value for key, value in said.items() if value}
 
 
 def _target(target: TargetResult, plan: BuildPlan, numbers: dict[str, int]) -> Json:
