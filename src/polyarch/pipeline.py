@@ -162,7 +162,7 @@ def _run(
 def _built(plan: BuildPlan) -> Iterator[BuiltPlatform]:
     for target in plan.targets:
         share = plan.share_of(target)
-        yield BuiltPlatform(target.platform, plan.strategy(target), share.node, share.reason)
+        yield BuiltPlatform(target.platform, plan.strategy(target), share.node, share.reason(target.platform))
 
 
 def _make(
@@ -212,7 +212,7 @@ def preview(
         around = _surroundings(request, context, state)
         imports = _imports(request, client, ignore)
         node = EmbeddedNode(state, local_store(state, client), client, around, imports)
-        crew = Crew(request.builder, node, around, request.fallback)
+        crew = Crew(request.builder, node, around, request.fallback, only_plan=True)
         try:
             shares = crew.shares(request.platforms, ignore)
             plan = plan_build(request, context, state, client, shares)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,33 @@ def test_inspect_tells_native_from_emulated(polyarch: Run) -> None:
     assert code == 0 and node["Platforms"][0] == str(host())
     assert str(host()) not in node.get("Emulated", [])
     assert set(node.get("Emulated", [])) < set(node["Platforms"])
+
+
+def test_the_plan_says_which_node_and_why(polyarch: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /x\n")
+    polyarch("create", "--name", "m", "--node", "arm", "--platform", "linux/arm64", "tcp://127.0.0.1:1")
+    polyarch("create", "--name", "m", "--append", "--node", "near", "--platform", "linux/amd64")
+    platforms = "linux/arm/v7,linux/amd64,linux/arm64"
+    code, out, err = polyarch("build", "--builder", "m", "--dry-run", "--platform", platforms, str(tmp_path))
+    assert code == 0 and "node arm: " in err and "planned by what was declared" in err
+    assert out.splitlines()[-3:] == [
+        "linux/arm/v7     copied on arm (declared linux/arm64 runs linux/arm/v7)",
+        "linux/amd64      copied on near (declared)",
+        "linux/arm64      copied on arm (declared)",
+    ]
+
+
+def test_a_lost_nodes_platforms_are_emulated_when_that_is_wanted(polyarch: Run, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /x\n")
+    polyarch("create", "--name", "m", "--node", "arm", "--platform", "linux/arm64", "tcp://127.0.0.1:1")
+    polyarch("create", "--name", "m", "--append", "--node", "near", "--platform", "linux/amd64")
+    words = ["build", "--builder", "m", "--platform", "linux/amd64,linux/arm64", str(tmp_path)]
+    code, _, err = polyarch(*words)
+    assert code == 1 and "no other node runs linux/arm64 natively" in err and "--fallback emulate" in err
+    code, _, err = polyarch(*words, "--fallback", "emulate")
+    assert code == 0 and "copied on near (the only node left)" in err
+    assert "LAST ACTIVITY" in polyarch("ls", "--format", r"table {{.Name}}\t{{.LastActivity}}")[1]
+    assert "Last Activity: 2" in polyarch("inspect", "m")[1]
 
 
 def test_templates(polyarch: Run) -> None:

@@ -14,6 +14,7 @@ from polyarch.builder.connect import connect
 from polyarch.builder.embedded import EmbeddedNode, Surroundings
 from polyarch.builder.instance import Builder, NodeRecord
 from polyarch.builder.node import Learns, Node, NodeLostError, Previews
+from polyarch.builder.report import Reports
 from polyarch.errors import CancelledError, NotFoundError, PolyarchError
 from polyarch.graph.vertex import Graph
 from polyarch.layer.rootfs import Rootfs
@@ -26,17 +27,22 @@ from polyarch.solver.scheduler import Finding
 
 @dataclass(frozen=True)
 class Share:
-    """What one node makes of a build, and why it is this node; ``reason`` is "" where there was no choice.
+    """What one node makes of a build, and of each platform why it is this node, "" where there was no choice.
 
     ``natives`` are what runs on it without emulation; the first is its ``$BUILDPLATFORM``. ``here`` says that
-    the node is this machine.
+    the node is this machine. ``silent`` says why the node could not be asked, which only a plan can bear.
     """
 
     node: str
     platforms: tuple[Platform, ...]
     natives: tuple[Platform, ...]
-    reason: str = ""
+    reasons: tuple[str, ...] = ()
     here: bool = False
+    silent: str = ""
+
+    def reason(self, platform: Platform) -> str:
+        """Why the node makes ``platform``."""
+        return dict(zip(self.platforms, self.reasons, strict=False)).get(platform, "")
 
     def runs_natively(self, platform: Platform) -> bool:
         """Whether the node's processor executes programs of ``platform``."""
@@ -72,6 +78,7 @@ class Crew:
         fallback: str = "",
         *,
         keep_going: bool = False,
+        only_plan: bool = False,
     ) -> None:
         self.home = home
         self._builder = builder
@@ -80,6 +87,8 @@ class Crew:
         self._lost: dict[str, NodeLostError] = {}
         self._natives: dict[str, tuple[Platform, ...]] = {}
         self._fallback = fallback
+        self._only_plan = only_plan
+        self._silent: dict[str, str] = {}
         self._keep_going = keep_going
         self.failures: dict[str, BaseException] = {}
         self._lock = RLock()
@@ -128,15 +137,32 @@ class Crew:
 
     def _divide(self, wanted: Sequence[Platform], alive: Sequence[NodeRecord]) -> tuple[Share, ...]:
         if not wanted:
-            return (self._share(alive[0].name, (), "the first node"),)
+            return (self._share(alive[0], (), ("the first node",)),)
         if len(alive) == 1:
             reason = "" if len(self._builder.nodes) == 1 else "the only node left"
-            return (self._share(alive[0].name, wanted, reason),)
+            return (self._share(alive[0], wanted, (reason,) * len(wanted)),)
         from polyarch.builder.choose import assign
 
         builder = msgspec.structs.replace(self._builder, nodes=tuple(alive))
-        chosen = assign(builder, wanted, lambda record: self.node(record.name).platforms)
-        return tuple(self._share(one.node.name, one.platforms, one.reason) for one in chosen)
+        chosen = assign(builder, wanted, self._natives_of, self._emulated_by)
+        return tuple(self._share(one.node, one.platforms, one.reasons) for one in chosen)
+
+    def _natives_of(self, record: NodeRecord) -> tuple[Platform, ...]:
+        """What the node says it runs natively; of one that a plan need not reach, what was declared."""
+        try:
+            return tuple(self.node(record.name).platforms)
+        except PolyarchError as error:
+            if not self._only_plan:
+                raise
+            self._silent[record.name] = error.summary
+            return record.platforms
+
+    def _emulated_by(self, record: NodeRecord) -> Sequence[Platform]:
+        """What the node says it emulates."""
+        if record.name in self._silent:
+            return ()
+        node = self.node(record.name)
+        return node.report().emulated if isinstance(node, Reports) else ()
 
     def _check_replacements(self, shares: Sequence[Share]) -> None:
         """Platforms of a lost node are not emulated elsewhere unless that is wanted."""
@@ -158,10 +184,11 @@ class Crew:
             return any(platforms.choose(native, [platform]) is not None for native in natives)
         return not record.platforms or platforms.choose(platform, record.platforms, strict=True) is not None
 
-    def _share(self, name: str, wanted: Sequence[Platform], reason: str) -> Share:
-        node = self.node(name)
-        natives = self._natives[name] = tuple(node.platforms)
-        return Share(name, tuple(wanted) or natives[:1], natives, reason, node is self.home)
+    def _share(self, record: NodeRecord, wanted: Sequence[Platform], reasons: Sequence[str]) -> Share:
+        natives = self._natives[record.name] = self._natives_of(record) or (platforms.host(),)
+        silent = self._silent.get(record.name, "")
+        here = not silent and self.node(record.name) is self.home
+        return Share(record.name, tuple(wanted) or natives[:1], natives, tuple(reasons), here, silent)
 
     # --- work -----------------------------------------------------------------------------------------------
 
@@ -176,6 +203,10 @@ class Crew:
         node that cannot tell, everything would run."""
         found = []
         for work in works:
+            if work.share.silent:
+                unknown = "not known: the node does not answer"
+                found += [(work.share, digest, unknown) for digest in work.graph.reach(work.wanted)]
+                continue
             node = self.node(work.share.node)
             if isinstance(node, Previews):
                 verdicts = node.preview(work.graph, work.wanted)
@@ -320,9 +351,9 @@ def _stopped() -> CancelledError:
 
 def _hopeless(error: NodeLostError, why: str) -> NodeLostError:
     """The loss of a node that nobody replaces."""
-    hint = "build its platforms on this machine with --fallback emulate, or mend the node"
+    hint = f"{error.hint or 'mend the node'}; --fallback emulate builds its platforms elsewhere"
     detail = "\n".join(part for part in (error.detail, why) if part)
-    return NodeLostError(error.node, error.summary, detail=detail, hint=error.hint or hint)
+    return NodeLostError(error.node, error.summary, detail=detail, hint=hint)
 
 
 def _worse(first: BaseException | None, second: BaseException) -> BaseException:

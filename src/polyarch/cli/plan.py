@@ -18,6 +18,10 @@ def show(request: BuildRequest) -> int:
     print()
     for target in plan.targets:
         share = plan.share_of(target)
-        print(f"{target.platform!s:<16} {made_by(plan.strategy(target), share.node, share.reason)}")
+        made = made_by(plan.strategy(target), share.node, share.reason(target.platform))
+        print(f"{target.platform!s:<16} {made}")
+    for share in plan.shares:
+        if share.silent:
+            print(f"warning: {share.silent}; it is planned by what was declared", file=sys.stderr)
     print("nothing was run", file=sys.stderr)
     return 0

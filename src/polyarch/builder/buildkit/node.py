@@ -45,7 +45,12 @@ _DESCRIPTOR = "containerimage.descriptor"
 def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) -> BuildKitNode:
     """The daemon of a record with the driver ``remote`` or ``docker-engine`` (this machine's engine or
     another's). NodeLostError when it does not answer."""
-    daemon = Daemon(record.endpoint, record.driver_opts, engine=record.driver == "docker-engine")
+    try:
+        daemon = Daemon(record.endpoint, record.driver_opts, engine=record.driver == "docker-engine")
+    except PolyarchError as error:
+        if error.reason != "node-unreachable":
+            raise
+        raise _lost(record.name, error) from None
     node = BuildKitNode(record.name, daemon, home, surroundings)
     try:
         _ = node.platforms
@@ -53,6 +58,10 @@ def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings
         node.close()
         raise
     return node
+
+
+def _lost(name: str, error: PolyarchError) -> NodeLostError:
+    return NodeLostError(name, f"node {name}: {error.summary}", detail=error.detail, hint=error.hint)
 
 
 class BuildKitNode:
@@ -74,7 +83,7 @@ class BuildKitNode:
         try:
             return self._facts.natives
         except PolyarchError as error:
-            raise NodeLostError(self.name, error.summary, detail=error.detail, hint=error.hint) from None
+            raise _lost(self.name, error) from None
 
     def report(self, *, full: bool = False) -> NodeReport:
         """See ``Reports``."""
