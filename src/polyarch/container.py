@@ -123,6 +123,7 @@ def run(
             )
             return status.code
         finally:
+            layers.settle()
             layers.close()
 
 

@@ -20,6 +20,7 @@ from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.content.verify import read
 from polyarch.content.walk import walk
+from polyarch.history.reader import load, records
 from polyarch.image import local
 
 SHIM = Path(__file__).with_name("crash_shim")
@@ -151,8 +152,10 @@ class Workshop:
         assert [item for item in left if item.kind in ("temporary", "blob")] == []
         assert not list(state.leases.glob("*.lease"))
         assert not state.locks.is_dir() or not list(state.locks.iterdir())
-        names = [path.name for path in state.temporary.iterdir() if not path.name.startswith("points-")]
-        assert set(names) <= {"sandbox", "empty"}
+        assert {path.name for path in state.temporary.iterdir()} <= {"sandbox", "empty"}
+        for record in records(state.history):  # whatever happened, what is known of it can be read
+            assert record.status in ("completed", "error", "interrupted"), record
+            load(record)
 
     def check_processes(self, state: State) -> None:
         """Nothing that the dead process started lives on, and no mount is left."""

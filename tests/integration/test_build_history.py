@@ -207,3 +207,12 @@ def test_what_is_fetched_is_counted(tmp_path: Path, state: State, busybox: str, 
     assert base.transferred > 500_000 and all(each.done for each in base.transfers.values())
     export = next(each for each in build.vertices.values() if "export" in each.plan.name)
     assert export.transferred > 0
+
+
+def test_what_was_just_built_is_not_unpacked_again_to_run(context: Path, state: State) -> None:
+    (context / "Dockerfile").write_text("FROM base/busybox\nRUN echo made > /made\nCMD cat /made\n")
+    assert polyarch("build", "-t", "app:1", str(context)).returncode == 0
+    before = {path.name for path in state.trees.iterdir()}
+    done = polyarch("run", "app:1")
+    assert (done.returncode, done.stdout) == (0, "made\n"), done.stderr
+    assert {path.name for path in state.trees.iterdir()} == before

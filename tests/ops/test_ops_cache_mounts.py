@@ -67,3 +67,13 @@ def test_waiting_for_a_locked_cache_can_be_stopped(caches: CacheMounts) -> None:
         cancelled.set()
         assert stopped.wait(10)
         thread.join()
+
+
+def test_another_seed_is_another_cache(caches: CacheMounts) -> None:
+    go = Event()
+    with (
+        caches.use(mount(), AMD64, None, go, "sha256:one") as one,
+        caches.use(mount(), AMD64, None, go, "sha256:two") as other,
+        caches.use(mount(), AMD64, None, go, "sha256:one") as same,
+    ):
+        assert one != other and one == same

@@ -64,6 +64,7 @@ def collect(
     if lost := {digest for item in removed for digest in roots.get(item.id, ())}:
         _drop_blobs(storage, claim, lost)
     _sweep(storage)
+    _drop_mount_points(storage, claim)
     _forget(storage, claim, everything=everything)
     return Removed(tuple(removed), kept)
 
@@ -207,6 +208,16 @@ def _sweep(storage: Storage) -> None:
     if state.locks.is_dir():
         for path in state.locks.iterdir():
             _remove_file(path)
+
+
+def _drop_mount_points(storage: Storage, claim: Claim) -> None:
+    """The small trees of mount points that steps have below their layers; they are made again when needed."""
+    trash = []
+    with claim.alone() as alone:
+        for path in storage.state.temporary.glob("points-*") if alone else ():
+            trash.append(path.rename(path.with_name(f"leftover-{path.name}")))
+    for path in trash:
+        storage.layers.discard_folder(path)
 
 
 def _forget(storage: Storage, claim: Claim, *, everything: bool) -> None:

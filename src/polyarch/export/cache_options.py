@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
 _TO = frozenset({
     "type", "ref", "dest", "tag", "mode", "compression", "compression-level", "force-compression",
-    "oci-mediatypes", "image-manifest", "ignore-error", "registry.insecure",
+    "oci-mediatypes", "image-manifest", "ignore-error", "registry.insecure", "scope",
 })  # fmt: skip
-_FROM = frozenset({"type", "ref", "src", "tag", "digest", "registry.insecure"})
+_FROM = frozenset({"type", "ref", "src", "tag", "digest", "registry.insecure", "scope"})
 _FOREIGN = {
     "gha": "GitHub's own cache service is not supported yet; a registry works there too: "
     "type=registry,ref=ghcr.io/OWNER/NAME:cache",
@@ -104,9 +105,10 @@ def _refuse(option: str, text: str, pairs: dict[str, str], known: frozenset[str]
         raise _bad(option, text, f"type={kind} cannot be used", hint=_FOREIGN[kind], reason="cache-type")
     if kind not in ("registry", "local", "inline"):
         raise _bad(option, text, f"there is no type={kind}", hint="registry, local or inline")
-    if "scope" in pairs:
-        hint = "scope belongs to type=gha; jobs may share one reference here, nothing is overwritten"
-        raise _bad(option, text, f"type={kind} has no scope", hint=hint)
+    if "scope" in pairs and kind == "inline":
+        raise _bad(option, text, "type=inline has no scope", hint="an image is its own")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", pairs.get("scope", "")):
+        raise _bad(option, text, f"scope={pairs['scope']}", hint="letters, digits, '.', '_' and '-'")
     for key in pairs:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
@@ -130,7 +132,7 @@ def _to(text: str, pairs: dict[str, str]) -> CacheTo:
         cast(Literal["registry", "local", "inline"], kind),
         reference=_reference(option, text, pairs) if kind == "registry" else None,
         path=_path(option, text, pairs, "dest") if kind == "local" else None,
-        tag=pairs.get("tag", "latest"),
+        tag=_scoped(pairs.get("tag", "latest"), pairs),
         mode=cast(Mode, mode),
         compression=_compression(option, text, pairs),
         insecure=_flag(option, text, pairs, "registry.insecure", default=False),
@@ -152,7 +154,7 @@ def _from(text: str, pairs: dict[str, str]) -> CacheFrom:
         cast(Literal["registry", "local"], kind),
         reference=_reference(option, text, pairs) if kind == "registry" else None,
         path=_path(option, text, pairs, "src") if kind == "local" else None,
-        tag=digest or pairs.get("tag", "latest"),
+        tag=digest or _scoped(pairs.get("tag", "latest"), pairs),
         insecure=_flag(option, text, pairs, "registry.insecure", default=False),
     )
 
@@ -163,7 +165,18 @@ def _reference(option: str, text: str, pairs: dict[str, str]) -> Reference:
     found = Reference.parse(pairs["ref"])
     if option == "--cache-to" and found.digest:
         raise _bad(option, text, "a cache is written to a tag, not to a digest")
-    return found
+    if found.digest or not pairs.get("scope"):
+        return found
+    tag = _scoped(found.tag or "latest", pairs)
+    if len(tag) > 128:
+        raise _bad(option, text, "tag and scope together are longer than a tag may be (128)")
+    return found.with_tag(tag)
+
+
+def _scoped(tag: str, pairs: dict[str, str]) -> str:
+    """The tag of a cache; every scope has one of its own."""
+    scope = pairs.get("scope", "")
+    return f"{tag}-{scope}" if scope else tag
 
 
 def _path(option: str, text: str, pairs: dict[str, str], key: str) -> Path:

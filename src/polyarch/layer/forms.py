@@ -65,6 +65,15 @@ class Forms:
             found[str(wanted)] = Blob(parsed, str(diff_id))
         return found
 
+    def made_with(self, diff_id: str) -> list[str]:
+        """Layers made here, of files or by steps, whose tar as it is has this diff_id."""
+        query = (
+            "SELECT DISTINCT id FROM layer_blobs JOIN layer_ids USING (id) "
+            "WHERE diff_id = ? AND kind != 'image'"
+            " AND instr(wanted, '@') = 0 AND instr(wanted, 'original:') = 0"
+        )
+        return [str(id) for (id,) in self._database.read(query, (diff_id,))]
+
     def imported(self, prefix: str) -> list[str]:
         """Layers that are no image's and yet have a blob whose name starts with ``prefix``."""
         query = (

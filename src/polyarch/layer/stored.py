@@ -173,7 +173,7 @@ class StoredLayer(IndexedLayer):
     def tree(self) -> Path:
         """See ``Layer.tree``."""
         with self._lock:
-            found = self._store.existing_tree(self._id)
+            found = self._store.existing_tree(self._id) or self._twin()
             if found is not None:
                 return found
             if self.imported:
@@ -194,6 +194,13 @@ class StoredLayer(IndexedLayer):
             with self._accused():
                 size = sum(entry.size for entry in self._toc.entries) if self._toc is not None else 0
             return self._store.make_tree(self._id, fill, size=size)
+
+    def _twin(self) -> Path | None:
+        """The tree of the layer that was built here and became this layer of an image."""
+        if self.kind != "image" or self.original is None:
+            return None
+        trees = (self._store.existing_tree(id) for id in self._store.forms.made_with(self.original.diff_id))
+        return next((tree for tree in trees if tree is not None), None)
 
     def directories(self, entries: Sequence[Entry]) -> Layer:
         """See ``LayerStore.directories``."""

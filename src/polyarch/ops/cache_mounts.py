@@ -34,14 +34,14 @@ class CacheMounts:
 
     @contextmanager
     def use(
-        self, mount: ExecMount, platform: Platform, seed: Rootfs | None, cancelled: Event
+        self, mount: ExecMount, platform: Platform, seed: Rootfs | None, cancelled: Event, origin: str = ""
     ) -> Iterator[Path]:
-        """The directory for a mount, while the step runs.
+        """The directory for a mount, while the step runs. ``origin`` names what ``seed`` is.
 
         ``shared``: any number of steps at once; ``locked``: the second waits; ``private``: a second step at
         the same time gets another directory. CancelledError when told to stop while waiting.
         """
-        folder = self._folder / _name(mount, platform)
+        folder = self._folder / _name(mount, platform, origin)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # setuid files may lie below
         folder.mkdir(exist_ok=True)
         _label(folder / "label", f"{mount.id} {'any' if _is_shared(mount) else platform}")
@@ -84,9 +84,10 @@ def make(path: str, trees: list[str], source: str, mode: int, uid: int, gid: int
     os.chmod(path, mode)
 
 
-def _name(mount: ExecMount, platform: Platform) -> str:
-    """The folder of a cache. What it is seeded with belongs to it, as in BuildKit."""
-    key = "\0".join((mount.id, "" if _is_shared(mount) else str(platform), mount.source))
+def _name(mount: ExecMount, platform: Platform, origin: str) -> str:
+    """The folder of a cache. What it is seeded with belongs to it, as in BuildKit: another seed, another
+    cache."""
+    key = "\0".join((mount.id, "" if _is_shared(mount) else str(platform), mount.source, origin))
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -12,7 +12,7 @@ from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.executor.spec import Bind, Mount, Overlay, SecretFile, Tmpfs
 from polyarch.graph.vertex import ExecMount, ExecOp
 from polyarch.ops.cache_mounts import CacheMounts
-from polyarch.ops.result import rootfs_of
+from polyarch.ops.result import digest_of, rootfs_of
 from polyarch.ops.session import Session
 from polyarch.solver.op import Input
 
@@ -66,9 +66,11 @@ class MountPlan:
         return Overlay(rootfs.trees(), mount.target, path, writable=not mount.read_only)
 
     def _cache(self, mount: ExecMount, inputs: Sequence[Input]) -> Mount:
-        seed = rootfs_of(inputs[mount.input]) if mount.input is not None else None
+        seed, origin = None, ""
+        if mount.input is not None:
+            seed, origin = rootfs_of(inputs[mount.input]), digest_of(*inputs[mount.input].identity)
         directory = self.stack.enter_context(
-            self.caches.use(mount, self.op.platform, seed, cancelled=self.cancelled)
+            self.caches.use(mount, self.op.platform, seed, self.cancelled, origin)
         )
         return Bind(directory, mount.target, read_only=mount.read_only)
 
