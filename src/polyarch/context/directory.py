@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -100,7 +101,7 @@ class DirectoryContext(IndexedLayer):
         """What leaves files out."""
         return self._matcher.patterns if self._matcher is not None else ()
 
-    @property
+    @cached_property
     def rested(self) -> bool:
         """Whether the stats stand for the content: no file was changed about when they were taken."""
         self.toc()

@@ -3,7 +3,8 @@
 gzip is written as one member for every mebibyte of input, each compressed on its own by libdeflate, whose
 output depends on the level alone: not on the processor, the number of threads or the time. Every reader of
 gzip takes several members (RFC 1952, 2.2). zstd is written likewise, one frame for every four mebibytes
-(RFC 8878, 3.1).
+(RFC 8878, 3.1). What looks as if it were compressed already (pictures, archives, models) is not compressed
+again by gzip, unless a level was asked for: that would take ten times as long as all else, for nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _MAGIC: tuple[tuple[bytes, Literal["gzip", "zstd", "bzip2", "xz"]], ...] = (
     (b"\xfd7zXZ\x00", "xz"),
 )
 _XZ_MEMORY = 512 * MIB
+_SAMPLES, _SAMPLE = 8, 2048  # pieces of a block, and bytes of each, that are tried first
+_WORTH = 0.9  # what they must shrink to at least, or the block is stored as it is
 _READ = 1 << 18
 
 
@@ -63,6 +66,7 @@ class Compressor:
     def __init__(self, sink: Callable[[bytes], object], compression: Compression) -> None:
         self._sink = sink
         self._level = level_of(compression)
+        self._tries = compression.kind == "gzip" and compression.level is None
         self._kind = compression.kind
         self._size = _BLOCK[compression.kind]
         self._hash = hashlib.sha256()
@@ -110,19 +114,30 @@ class Compressor:
         self._blocks += 1
         self._parts.clear()
         self._have = 0
-        self._queue.append(self._pool.submit(_compress, self._kind, self._level, block))
+        self._queue.append(self._pool.submit(_compress, self._kind, self._level, block, tries=self._tries))
         while self._queue and (self._queue[0].done() or len(self._queue) > self._threads + 2):
             self._sink(self._queue.popleft().result())
 
 
-def _compress(kind: str, level: int, block: bytes) -> bytes:
+def _compress(kind: str, level: int, block: bytes, *, tries: bool) -> bytes:
     if kind == "gzip":
         import deflate  # its own: not every command compresses
 
+        if tries and not _worth_it(block, lambda sample: len(deflate.deflate_compress(sample, 1))):
+            level = 0
         return bytes(deflate.gzip_compress(block, level))
     import zstandard
 
     return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(block)
+
+
+def _worth_it(block: bytes, compressed_size: Callable[[bytes], int]) -> bool:
+    """Whether samples of ``block`` shrink. A block of few samples is simply compressed."""
+    step = len(block) // _SAMPLES
+    if step < 4 * _SAMPLE:
+        return True
+    sample = b"".join(block[at : at + _SAMPLE] for at in range(0, step * _SAMPLES, step))
+    return compressed_size(sample) < _WORTH * len(sample)
 
 
 def detect(start: bytes) -> Literal["gzip", "zstd", "bzip2", "xz", "none"]:

@@ -31,6 +31,7 @@ class Canvas:
         self.mtime_ns = mtime_ns
         self._entries: dict[str, Entry] = {}
         self._openers: dict[str, Opener] = {}
+        self._new: set[str] = set()  # directories below which the base has nothing
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -39,10 +40,15 @@ class Canvas:
         found = self._entries.get(path)
         if found is not None:
             return found
-        for parent in _parents(path):
-            above = self._entries.get(parent)
-            if above is not None and above.type != "directory":
-                return None  # what the base has there is hidden
+        directory = path.rpartition("/")[0]
+        if directory in self._new:
+            return None
+        above = self._entries.get(directory)
+        if above is None or above.type != "directory":  # over one of ours there are directories only
+            for parent in _parents(path):
+                above = self._entries.get(parent)
+                if above is not None and above.type != "directory":
+                    return None  # what the base has there is hidden
         return self.base.get(path)
 
     def resolve(self, path: str, *, last: bool = True) -> str:
@@ -66,14 +72,21 @@ class Canvas:
 
     def put(self, entry: Entry, opener: Opener | None = None) -> None:
         """Place an entry, replacing what is there. Its parent must be a directory."""
-        if entry.type != "directory":
-            existing = self.get(entry.path)
-            if existing is not None and existing.type == "directory":
-                self._forget_below(entry.path)
+        existing = self.get(entry.path)
+        if entry.type == "directory":
+            if existing is None:
+                self._new.add(entry.path)
+        elif existing is not None and existing.type == "directory":
+            self._forget_below(entry.path)
         self._entries[entry.path] = entry
         self._openers.pop(entry.path, None)
         if opener is not None:
             self._openers[entry.path] = opener
+
+    def complete(self, entry: Entry) -> None:
+        """Say more of a file that was put here, if it still is: its digest, size and machine."""
+        if entry.path in self._entries:
+            self._entries[entry.path] = entry
 
     def make_directories(self, path: str, uid: int, gid: int, mode: int = 0o755) -> None:
         """Make ``path`` and its missing parents; what exists stays as it is."""
@@ -98,6 +111,7 @@ class Canvas:
         for name in [name for name in self._entries if name.startswith(prefix)]:
             del self._entries[name]
             self._openers.pop(name, None)
+        self._new = {name for name in self._new if name != path and not name.startswith(prefix)}
 
     # -- the result ----------------------------------------------------------------------------------------
 
@@ -105,6 +119,8 @@ class Canvas:
         """The layer's table of contents: new entries, and the directories above them, parents first."""
         entries = dict(self._entries)
         for path in self._entries:
+            if path.rpartition("/")[0] in self._entries:
+                continue  # whose own parents are looked at
             for parent in _parents(path):
                 if parent not in entries:
                     known = self.base.get(parent)

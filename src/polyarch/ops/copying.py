@@ -194,7 +194,7 @@ class Copying:
                 full = msgspec.structs.replace(
                     entry, digest=known.digest, machine=known.machine, size=known.size
                 )
-                self.canvas.put(full, _opener(self.source, path))
+                self.canvas.complete(full)
 
     def _owned(self, entry: Entry, place: str) -> Entry:
         uid, gid = self.owner if self.owner is not None else (entry.uid, entry.gid)
