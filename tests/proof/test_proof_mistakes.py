@@ -25,6 +25,7 @@ from polyarch.proof.mistakes import RULES, find_mistakes
 
 ROOT = Path(__file__).parents[2]
 AMD64, ARM64 = (Platform(os="linux", architecture=name) for name in ("amd64", "arm64"))
+ARMV6 = Platform.parse("linux/arm/v6")
 PINNED = "sha256:" + "1" * 64
 INDEX = "sha256:" + "2" * 64
 
@@ -169,6 +170,45 @@ def test_mistakes_are_found(name: str) -> None:
     assert found(text) == [(rule, line)]
 
 
+ON_BUILD = "FROM --platform=$BUILDPLATFORM x AS b\nARG TARGETARCH\n"
+VARIANTS = {
+    "RUN curl https://e.org/t-$TARGETARCH": True,
+    "ADD https://e.org/t-$TARGETARCH /t": True,
+    "RUN case $TARGETARCH in arm) get armv7;; esac": True,
+    "RUN echo $TARGETARCH": False,
+    "ARG TARGETVARIANT\nRUN curl https://e.org/t-$TARGETARCH$TARGETVARIANT": False,
+}
+
+
+@pytest.mark.parametrize("command", VARIANTS)
+def test_versions_of_arm(command: str) -> None:
+    text = f"{ON_BUILD}{command}\nFROM y\nCOPY --from=b /t /t\n"
+    for wanted in (Platform.parse("linux/arm/v6"), Platform.parse("linux/arm/v5")):
+        rules = [rule for rule, _ in found(text, AMD64, wanted)]
+        assert ("VariantIgnored" in rules) == VARIANTS[command]
+    assert found(text, AMD64, ARM64, Platform.parse("linux/arm/v7")) == []
+
+
+CACHES = {
+    "make CC=$TARGETARCH-gcc": ("/src/build", True),
+    "make CC=$TARGETARCH-gcc ": ("/root/.ccache", False),
+    "cmake --build /b # $TARGETARCH": ("/b", False),
+    "cmake --build /b -D$TARGETARCH": ("/b", True),
+    "cargo build --target $TARGETARCH": ("/src/target", False),
+    "X=$TARGETARCH cargo build": ("/src/target", True),
+    "GOARCH=$TARGETARCH go build": ("/root/.cache/go-build", False),
+    "make": ("/src/build", False),
+}
+
+
+@pytest.mark.parametrize("command", CACHES)
+def test_caches_of_several_targets(command: str) -> None:
+    place, wrong = CACHES[command]
+    for mount, expected in ((f"target={place}", wrong), (f"id=x-$TARGETARCH,target={place}", False)):
+        text = f"{ON_BUILD}RUN --mount=type=cache,{mount} {command}\n"
+        assert ("SharedCache" in [r for r, _ in found(text + "FROM y\nCOPY --from=b /t /t\n")]) == expected
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_passes(name: str) -> None:
     assert found(RIGHT[name]) == []
@@ -222,8 +262,8 @@ def test_every_mistake_has_its_page() -> None:
     for rule in RULES:
         page = (ROOT / "docs" / "mistakes" / f"{rule}.md").read_text()
         wrong, right = re.findall(r"```dockerfile\n(.*?)```", page, flags=re.S)
-        assert rule in [name for name, _ in found(wrong.replace("DIGEST", "1" * 64))], rule
-        assert found(right.replace("DIGEST", "2" * 64)) == [], rule
+        assert rule in [name for name, _ in found(wrong.replace("DIGEST", "1" * 64), AMD64, ARM64, ARMV6)]
+        assert found(right.replace("DIGEST", "2" * 64), AMD64, ARM64) == [], rule
         assert f"({rule}.md)" in (ROOT / "docs" / "mistakes" / "README.md").read_text()
 
 

@@ -22,6 +22,7 @@ from polyarch.graph.vertex import ImageOp
 from polyarch.oci.platform import Platform
 from polyarch.proof.commands import commands_of, text_of
 from polyarch.proof.compilers import compiler_of
+from polyarch.proof.cross_checks import ignores_variant, shared_caches
 from polyarch.proof.fixing import Fixer, changed_lines
 
 PAGES = "docs/mistakes"
@@ -32,6 +33,8 @@ RULES: dict[str, str] = {
     "UnameUnderCross": "Under cross-compilation the target is what TARGETARCH says",
     "PlatformArgumentNotDeclared": "Platform arguments are declared in the stage that uses them",
     "BasePinnedToOnePlatform": "A base is pinned by the digest of its index",
+    "SharedCache": "What is compiled for different targets is kept apart",
+    "VariantIgnored": "TARGETVARIANT tells ARM's versions apart",
     "CopyOfBuildPlatformBinaries": "Programs that are copied into the image are for its platform",
 }
 _TARGET = frozenset({"TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"})
@@ -153,6 +156,7 @@ class _Finder:
                     self._run(stage, instruction, declared)
                 case Add(sources=sources):
                     self._hard_coded(stage, instruction, " ".join(sources))
+                    self._variant(stage, instruction, " ".join(sources))
                 case Copy() if instruction.from_:
                     self._copy(stage, instruction)
 
@@ -166,11 +170,31 @@ class _Finder:
                 message = f"${name} is empty in this stage: write ARG {name} before it"
                 self.report("PlatformArgumentNotDeclared", message, run.location)
         self._hard_coded(stage, run, text)
+        self._variant(stage, run, text)
         commands = list(commands_of(text))
         if self._is_emulated(stage):
             self._compilers(stage, run, commands)
-        elif stage.on_build and declared & _TARGET and not re.search(r"\$\{?(?:TARGET|BUILD)[A-Z]+", text):
+        elif stage.on_build and declared & _TARGET:
+            self._caches(run, text, commands)
+        if stage.on_build and declared & _TARGET and not re.search(r"\$\{?(?:TARGET|BUILD)[A-Z]+", text):
             self._uname(run, commands)
+
+    def _caches(self, run: Run, text: str, commands: list[list[str]]) -> None:
+        for place in shared_caches(run, text, commands):
+            message = (
+                f"objects for every target are kept in {place} together; put $TARGETARCH into the "
+                "mount's id or target"
+            )
+            self.report("SharedCache", message, run.location)
+
+    def _variant(self, stage: _Stage, instruction: Instruction, text: str) -> None:
+        whole = " ".join(one.original for one in stage.instructions)
+        if ignores_variant(text, whole, self.targets):
+            message = (
+                "TARGETARCH is arm for every version of ARM; the targets have several, or old ones: "
+                "use TARGETVARIANT, too"
+            )
+            self.report("VariantIgnored", message, instruction.location)
 
     def _is_emulated(self, stage: _Stage) -> bool:
         platform = stage.state.platform
