@@ -383,7 +383,7 @@ def test_an_image_is_not_overwritten_by_a_cache(machines: Machines, registry: st
         ("type=gha", "registry"),
         ("type=s3,bucket=b", "type=local"),
         ("type=registry", "ref="),
-        ("type=registry,ref=a,scope=x", "scope"),
+        ("type=registry,ref=a,scope=x/y", "letters"),
         ("type=registry,ref=a,mod=max", "did you mean mode"),
         ("type=local,src=x", "known are"),
         ("type=inline,mode=max", "registry"),
