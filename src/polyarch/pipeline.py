@@ -18,6 +18,7 @@ from polyarch import dockerfile
 from polyarch.builder import caching
 from polyarch.builder.cache_import import CacheImport
 from polyarch.builder.crew import Crew, Share, labelled
+from polyarch.builder.elsewhere import check_elsewhere
 from polyarch.builder.embedded import EmbeddedNode, Surroundings, base_origins
 from polyarch.builder.emulators import take_missing
 from polyarch.builder.node import NodeLostError
@@ -129,6 +130,7 @@ def _run(
             ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
             if take_missing(ahead, plan.graph, lambda: crew.preview(plan.works()), node, events):
                 ahead = look_ahead(plan, _given(request), state, SqliteCache(state.database))
+            ahead += check_elsewhere(plan.works(), crew.node)
             lasted = functools.partial(last_duration, request, state)
             refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events, lasted)
 
@@ -257,6 +259,7 @@ def preflight(
         else:
             rows = plan_rows(plan)
             found += look_ahead(plan, _given(request), state, SqliteCache(state.database))
+            found += check_elsewhere(plan.works(), crew.node)
         finally:
             crew.close()
         return as_rows([*rows, *found, *pushes.answers(last_duration(request, state))])
