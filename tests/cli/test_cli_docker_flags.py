@@ -46,6 +46,6 @@ def test_a_flag_that_is_neither() -> None:
 
 
 def test_options_of_older_builders() -> None:
-    assert understood("--rm", "--force-rm=true", "--compress")["context"] == "."
+    assert understood("--rm", "--force-rm=true", "--compress", "--layers", "--jobs", "2")["context"] == "."
     result = CliRunner().invoke(build, ["--isolation=default", "."])
     assert result.exit_code == 0 and "--isolation has no effect" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import time
@@ -15,12 +16,14 @@ from polyarch.content.state import State
 from polyarch.context.directory import DirectoryContext
 from polyarch.context.ignore import Matcher
 from polyarch.context.index import ContentIndex, Stamp
+from polyarch.context.main import consulted, open_context
 from polyarch.errors import ContentError, NotFoundError, PolyarchError
 from polyarch.layer.direct import DirectPrivilege
 from polyarch.layer.entry import Entry
 from polyarch.layer.layer import Compression
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
+from polyarch.unchanged.facts import content
 
 
 @pytest.fixture
@@ -250,3 +253,14 @@ def test_a_damaged_index_is_dropped(folder: Path, state: State) -> None:
         context = DirectoryContext(folder, index=ContentIndex(state))
         assert Rootfs((context,)).content_digest("") == digest
     assert ContentIndex(state).load(folder)
+
+
+@pytest.mark.parametrize("given", [".", "folder"])
+def test_a_directory_in_place_of_a_dockerfile(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NotFoundError, match="is a directory"):
+        open_context(".", given, State(tmp_path / "state"), io.BytesIO())
+    assert [content(str(path)) for path in consulted(Path("."), given)][:1] == [None]

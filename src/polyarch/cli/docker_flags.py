@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
-# What buildx takes and does nothing for, without a word and with one.
-_SILENT = ("--rm", "--force-rm", "--compress")
+# What buildx takes and does nothing for, without a word and with one. What buildah's --layers and --jobs ask
+# for is done in any case.
+_SILENT = ("--rm", "--force-rm", "--compress", "--layers", "--jobs")
 _FLAGS = ("--squash",)
 _VALUES = (
     ("--isolation",),
     ("--security-opt",),
+    ("--jobs",),
 )
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
@@ -22,7 +24,8 @@ class DockerCommand(click.Command):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         for name in (*_SILENT, *_FLAGS):
-            self.params.append(_ignored((name,), is_flag=True))
+            if (name,) not in _VALUES:
+                self.params.append(_ignored((name,), is_flag=True))
         for names in _VALUES:
             self.params.append(_ignored(names, multiple=True))
 

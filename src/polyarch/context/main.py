@@ -117,7 +117,7 @@ def consulted(context: Path, dockerfile: str | None) -> list[Path]:
 
 
 def _own_ignore_file(dockerfile: Path) -> Path:
-    return dockerfile.with_name(dockerfile.name + ".dockerignore")
+    return dockerfile.parent / (dockerfile.name + ".dockerignore")
 
 
 def _candidates(context: Path, dockerfile: str | None) -> list[Path]:
@@ -132,6 +132,12 @@ def _find(context: Path, dockerfile: str | None) -> Path:
         if candidate.is_file():
             return candidate
     wanted = dockerfile or "Dockerfile"
+    if candidates[0].is_dir():
+        raise NotFoundError(
+            f"failed to read dockerfile: {wanted} is a directory",
+            hint=f"name the file: -f {candidates[0] / 'Dockerfile'}",
+            reason="dockerfile-not-found",
+        )
     raise NotFoundError(
         f"failed to read dockerfile: {wanted} is not there",
         detail=f"looked for {', '.join(str(candidate) for candidate in candidates)}",

@@ -45,11 +45,13 @@ def content(path: str) -> str | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    with open(descriptor, "rb") as stream:
-        try:
+    try:
+        with open(descriptor, "rb", closefd=False) as stream:
             return hashlib.sha256(stream.read(MAX_FILE + 1)).hexdigest()
-        except OSError:
-            return None  # a directory
+    except OSError:
+        return None  # a directory
+    finally:
+        os.close(descriptor)
 
 
 def tree(path: str, patterns: Sequence[str]) -> str:
