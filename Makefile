@@ -4,7 +4,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test check format bench docs clean
+.PHONY: help install system demo test sweep check format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ demo: install ## bases, a registry, three builds for two platforms, pushed, insp
 
 test: install ## the tests; PYTEST="tests/oci -x" chooses
 	$(BIN)/python -m pytest $(PYTEST)
+
+sweep: install ## kill everything at every step it takes on the file system (an hour or so)
+	POLYARCH_SWEEP=1 $(BIN)/python -m pytest -m slow tests/integration/test_crash_points.py \
+		tests/integration/test_crash_server.py
 
 check: $(STAMP) ## linters, types, the rooms' import order, sizes
 	$(BIN)/ruff check

@@ -311,3 +311,22 @@ def test_prune(built: State, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("text", ["type=nothing", "until=never", "size=3", "id=", "=", "inuse=maybe"])
 def test_filters_that_make_no_sense(state: State, text: str) -> None:
     assert main(["du", "--filter", text]) == 2
+
+
+@pytest.mark.userns
+def test_a_step_that_outgrows_the_limit_is_stopped(
+    busybox: str, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import polyarch
+    from polyarch.builder.storage import Storage
+
+    with Storage.open(state) as storage:
+        used = storage.used()
+    monkeypatch.setenv("POLYARCH_STORAGE_MAX", f"{used // 1_000_000 + 20}m")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM base/busybox\nRUN i=0; while [ $i -lt 600 ]; do"
+        " dd if=/dev/zero of=/$i bs=1M count=4; sleep 0.1; i=$((i+1)); done\n"
+    )
+    with pytest.raises(PolyarchError) as caught:
+        polyarch.build(tmp_path)
+    assert caught.value.reason == "storage-full"

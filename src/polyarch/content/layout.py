@@ -47,6 +47,11 @@ class Layout:
         if not create:
             self._require()
 
+    @property
+    def limited(self) -> bool:
+        """Whether anybody is asked before something is written (``admit``)."""
+        return self.admit is not _anything
+
     @classmethod
     def local(cls, state: State) -> Layout:
         """The local store of ``state``, for whoever relies on what he finds in it."""

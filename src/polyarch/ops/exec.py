@@ -25,6 +25,7 @@ from polyarch.ops.result import (
     restore,
     rootfs_of,
 )
+from polyarch.ops.room import within_limit
 from polyarch.ops.session import Session
 from polyarch.solver.events import VertexLog
 from polyarch.solver.op import CacheKey, Identity, Input, Step
@@ -99,7 +100,8 @@ class ExecOperation:
                 process = self._process(base, (*environment, *session.proxies))
                 output = _Output(step)
                 root = RootFilesystem(trees, upper.upper, upper.work)
-                status = executor.run(process, root, (*mounts, *given), output, step.cancelled)
+                stop = stack.enter_context(within_limit(session.layers, upper.upper, step.cancelled))
+                status = executor.run(process, root, (*mounts, *given), output, stop)
         except BaseException:
             session.layers.discard(upper)
             raise
