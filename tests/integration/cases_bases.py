@@ -79,13 +79,15 @@ class Images:
 
 
 def stub(architecture: str) -> bytes:
-    """A static ELF file of ``architecture`` that has a header and nothing to run."""
+    """A static ELF file of ``architecture`` that would be loaded, and has nothing to run."""
     bits, machine = MACHINES[architecture]
     ident = b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9)
     if bits == 2:
-        return ident + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0x400078, 64, 0, 0, 64, 56, 0, 0, 0, 0)
+        header = struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+        return ident + header + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 120, 120, 0x1000)
     flags = 0x05000400  # the fifth ABI, hard float: arm/v7
-    return ident + struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0x10054, 52, 0, flags, 52, 32, 0, 0, 0, 0)
+    header = struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0x10054, 52, 0, flags, 52, 32, 1, 0, 0, 0)
+    return ident + header + struct.pack("<IIIIIIII", 1, 0, 0x10000, 0x10000, 84, 84, 5, 0x1000)
 
 
 def busybox() -> tuple[bytes, list[str]]:

@@ -66,7 +66,7 @@ def _place(canvas: Canvas, members: Rootfs, member: Entry, top: str, owner: tupl
     parent = posixpath.dirname(place)
     above = canvas.get(parent) if parent else None
     if above is None or above.type != "directory":
-        canvas.make_directories(parent, *(owner or (0, 0)))
+        canvas.make_directories(parent, 0, 0)  # as docker has it: no member, so no owner is given to it
     uid, gid = owner if owner is not None else (member.uid, member.gid)
     entry = msgspec.structs.replace(member, path=place, uid=uid, gid=gid)
     if member.type == "hardlink":
