@@ -132,7 +132,10 @@ class Hosts:
             f"Port {host.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nPidFile none\nStrictModes no\nUsePAM no\n"
             "PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f"SetEnv POLYARCH_ROOT={host.root} PATH={host.programs}:/usr/sbin:/usr/bin:/sbin:/bin\n"
+            # The login shell's own files must not matter, so PATH is set behind them.
+            f"SetEnv POLYARCH_ROOT={host.root}\n"
+            f"ForceCommand PATH={host.programs}:/usr/sbin:/usr/bin:/sbin:/bin exec "
+            '/bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
         )
         public = (folder / "host_key.pub").read_text().split()[:2]
         with open(self.folder / "known_hosts", "a") as known:

@@ -131,6 +131,10 @@ def start(node: NodeRecord, state: State, tell: Callable[[str], None]) -> None:
         from polyarch.builder.kubernetes import driver
 
         driver.start(node, tell)
+    if node.driver == "ssh":
+        from polyarch.builder.ssh.bootstrap import bootstrap
+
+        bootstrap(node, tell)
     report(node, state)
 
 
