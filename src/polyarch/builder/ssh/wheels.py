@@ -15,10 +15,9 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
-import polyarch
 from polyarch.errors import UnsupportedError
 from polyarch.version import VERSION
 
@@ -117,7 +116,7 @@ def _plain(requirement: str) -> str:
 def own_wheel(target: Target) -> Wheel:
     """This package, as it is here, whether it was installed or is worked on. What was compiled for this
     machine is left out where that is another."""
-    root = Path(polyarch.__file__).parent
+    root = Path(str(resources.files("polyarch")))
     files = {
         f"polyarch/{path.relative_to(root).as_posix()}": path.read_bytes()
         for path in sorted(root.rglob("*"))
