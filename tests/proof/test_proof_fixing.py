@@ -17,6 +17,7 @@ from polyarch.errors import PolyarchError
 from polyarch.oci.platform import Platform
 from polyarch.proof.mending import mend
 from polyarch.proof.raw_commands import raw_commands
+from polyarch.proof.rewriting import RUST_SETUP
 
 ARM64 = (Platform(os="linux", architecture="arm64"), Platform(os="linux", architecture="amd64"))
 ENV = "CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH"
@@ -40,7 +41,8 @@ def cases() -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:
         name, _, rest = block.partition("\n")
         before, _, after = rest.partition("--- ")
         if after.startswith("becomes\n"):
-            becomes[name] = (before, after.removeprefix("becomes\n"))
+            after = after.removeprefix("becomes\n").replace("SETUP\n", RUST_SETUP)
+            becomes[name] = (before, after)
         else:
             left[name] = (before, after.removeprefix("is left: ").strip())
     return becomes, left
@@ -135,6 +137,21 @@ def test_the_command(state: State, tmp_path: Path, capsys: pytest.CaptureFixture
         "Dockerfile",
         "real",
     ]
+
+
+def test_go_that_needs_c(state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Dockerfile").write_text(CASES["go"][0])
+    (tmp_path / "vendor").mkdir()
+    (tmp_path / "vendor" / "x.go").write_text('package x\nimport "C"\n')
+    assert main(["fix", str(tmp_path)]) == 1
+    for name, text in (
+        ("main.go", 'import (\n\t"fmt"\n\t"C"\n)\n'),
+        ("go.mod", "require github.com/mattn/go-sqlite3"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert main(["fix", str(tmp_path)]) == 0
+        assert f"{name} needs cgo" in capsys.readouterr().err
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ def fix(
     from polyarch.errors import UsageError
     from polyarch.oci.platform import parse_list
     from polyarch.proof.mending import mend
+    from polyarch.proof.movable import uses_cgo
 
     if write and (context == "-" or dockerfile == "-" or not Path(context).is_dir()):
         raise UsageError(
@@ -62,6 +63,7 @@ def fix(
         wanted=parse_list(platforms),
         target=target,
         build_args=values.pairs("--build-arg", build_args),
+        cgo=uses_cgo(Path(context)) if Path(context).is_dir() else "",
     )
     changed = done.text != opened.dockerfile
     if changed and (diff or not write):

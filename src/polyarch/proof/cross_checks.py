@@ -19,7 +19,8 @@ _TELL_APART = re.compile(
 _TARGET = re.compile(r"TARGET(?:ARCH|PLATFORM|VARIANT)|matrix|\$\{?ARCH")
 _USES = re.compile(r"\$\{?TARGET(?:ARCH|PLATFORM)|/etc/target-triplet|cross")
 _TAKES = re.compile(
-    r"GOARCH=[\"']?\$\{?TARGETARCH\b|https?://\S*\$\{?TARGETARCH\b|case\s+[\"']?\$\{?TARGETARCH\b"
+    r"GOARCH=[\"']?\$\{?TARGETARCH\b|https?://\S*\$\{?TARGETARCH\b|"
+    r"case\s+[\"']?\$\{?TARGETARCH\b[\s\S]*\barm(?:v7|hf|7)"
 )
 _KNOWS = re.compile(r"TARGETVARIANT|TARGETPLATFORM|GOARM|\buname\b|print-architecture")
 

@@ -12,19 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from polyarch.dockerfile.ast import Dockerfile, Node
-from polyarch.dockerfile.instructions import Arg, Copy, Env, Instruction, Run, Stage
+from polyarch.dockerfile.instructions import Arg, Copy, Env, Instruction, Run, Stage, User
 from polyarch.dockerfile.lint import Finding
 from polyarch.graph.stages import StagePlan, StageState
 from polyarch.oci.platform import Platform
 from polyarch.proof.commands import text_of
-from polyarch.proof.compilers import DOTNET, C, Compiler, compiler_of
+from polyarch.proof.compilers import DOTNET, RUST, C, Compiler, compiler_of
+from polyarch.proof.movable import check
 from polyarch.proof.raw_commands import Edit, RawCommand, Word, apply, raw_commands, span_of
 from polyarch.proof.rewriting import C_SETUP, Change, Refused, change, for_target, packages
 from polyarch.proof.rewriting import Stage as Moved
 
 _SYSTEM = re.compile(r"/?(?:$|(?:usr/)?(?:s?bin|lib(?:32|64|x32)?)(?:/|$)|usr/local/s?bin(?:/|$)|\*)")
-_SCRIPT = re.compile(r"(?:\.{1,2}/|.*\.(?:sh|bash|py)$)")
-_KNOWN_SCRIPTS = frozenset("configure autogen.sh bootstrap mvnw gradlew config".split())
 _HELPERS = frozenset(
     "configure strip ar ranlib ld objcopy nm pkg-config cmake gcc g++ cc c++ clang clang++".split()
 )
@@ -60,6 +59,7 @@ class Fixer:
     plan: StagePlan
     runs_natively: Callable[[Platform], bool]
     targets: Sequence[Platform] = ()
+    cgo: str = ""  # the file that shows that a Go program needs a C compiler
     _nodes: dict[int, Node] = field(default_factory=dict)
     _declares: set[tuple[int, str]] = field(default_factory=set)
 
@@ -94,10 +94,9 @@ class Fixer:
         if state.external or state.named is not None:
             return None
         members = [other for other in self._reachable() if _root(other) is state]
-        position = next((n for n, other in enumerate(self.plan.states) if other is state), -1)
-        if not 0 <= position < len(self.plan.program.stages):
+        root = self._written(state)
+        if root is None:
             return None
-        root = self.plan.program.stages[position]
         return _Group(root, members, moves="BUILD" not in root.base.platform)
 
     def _reachable(self) -> list[StageState]:
@@ -114,6 +113,7 @@ class Fixer:
         if group.moves:
             yield self._moved(group.root)
         moved = self._described(group)
+        self._check(group, moved)
         done: dict[int, set[str]] = {}  # what each stage has declared or set up
         for member in group.members:
             have = set(done.get(id(member.parent), set()))
@@ -124,6 +124,28 @@ class Fixer:
                         have |= {item.name for item in arguments}
                     case Run():
                         yield from self._run(instruction, moved, have, group)
+
+    def _check(self, group: _Group, moved: Moved) -> None:
+        """Raise Refused unless everything the stages run may run on the build platform."""
+        written = [self._written(member) for member in group.members]
+        if any("TARGET" in stage.base.base for stage in written if stage is not None):
+            raise Refused("its base is chosen by the platform")
+        instructions = [one for member in group.members for one in member.instructions[member.triggers :]]
+        commands = [c for one in instructions if isinstance(one, Run) for c in self._commands(one)]
+        compilers = {found for command in commands if (found := compiler_of(command.texts)) is not None}
+        off = moved.settings.get("CGO_ENABLED") == "0"
+        off = off or any("CGO_ENABLED=0" in one.original for one in instructions)
+        for command in commands:
+            if compiler_of(command.texts) is None:
+                check(command, compilers, cgo_is_off=off)
+        users = [one.user for one in instructions if isinstance(one, User)]
+        if {C, RUST} & compilers and any(user not in ("root", "0") for user in users):
+            raise Refused("it does not run as root, who alone can install a cross compiler")
+
+    def _written(self, state: StageState) -> Stage | None:
+        position = next((n for n, other in enumerate(self.plan.states) if other is state), -1)
+        stages = self.plan.program.stages
+        return stages[position] if 0 <= position < len(stages) else None
 
     def _moved(self, root: Stage) -> Edit:
         start, end = span_of(self.parsed, self._nodes[root.base.location.start])
@@ -153,19 +175,17 @@ class Fixer:
             named = re.search(rf"(?<![\w/.-]){re.escape(path)}(?![\w/.-])", texts)
             if _SYSTEM.match(path) and not (named and path.strip("/")):
                 raise Refused(f"{path} is copied out of it, which would be the build platform's")
-        settings = {
-            name
-            for member in group.members
-            for i in member.instructions
-            if isinstance(i, Env)
-            for name, _ in i.pairs
-        }
+        instructions = [one for member in group.members for one in member.instructions]
+        settings = {name: value for one in instructions if isinstance(one, Env) for name, value in one.pairs}
+        if settings.get("CGO_ENABLED") == "1":
+            raise Refused("cgo needs a C compiler for the target")
         return Moved(
             tuple(copied),
-            frozenset(settings),
+            settings,
             any(target.architecture == "arm" for target in self.targets),
             "apt-get" in texts or group.root.base.base.startswith(_DEBIAN),
             "alpine" in group.root.base.base or "apk add" in texts,
+            "" if settings.get("CGO_ENABLED") == "0" or "CGO_ENABLED=0" in texts else self.cgo,
         )
 
     def _run(self, run: Run, moved: Moved, have: set[str], group: _Group) -> Iterator[Edit]:
@@ -177,8 +197,6 @@ class Fixer:
             compiler = _compiler(command, in_c=only_c and moved.apt)
             name = command.words[0].text.rpartition("/")[2]
             if compiler is None:
-                if _SCRIPT.match(command.words[0].text) and name not in _KNOWN_SCRIPTS:
-                    raise Refused(f"what {command.words[0].text} makes cannot be told")
                 libraries = list(packages(command)) if only_c else []
                 if libraries:
                     changes.append(Change(tuple(map(for_target, libraries)), ("TARGETARCH",), C_SETUP))

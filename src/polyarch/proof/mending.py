@@ -51,9 +51,11 @@ def mend(
     wanted: Sequence[Platform] = (),
     target: str = "",
     build_args: Mapping[str, str] | None = None,
+    cgo: str = "",
 ) -> Mended:
     """What ``polyarch fix`` makes of ``text``. Without ``wanted`` it is looked at as for a platform that this
-    machine is not. DockerfileError where it makes no sense."""
+    machine is not; ``cgo`` is what shows that Go needs a C compiler. DockerfileError where it makes no
+    sense."""
     chosen = tuple(wanted) or _usual()
     options = Options(
         build_platform=platforms.host(),
@@ -65,7 +67,7 @@ def mend(
     first = before = _look(text, name, chosen, options)[0]
     left: list[tuple[Finding, str]] = []
     for _ in range(_MAX_ROUNDS):
-        fixes, left = _fixes(text, name, chosen, options)
+        fixes, left = _fixes(text, name, chosen, options, cgo)
         changed = mended(text, fixes)
         if changed == text:
             break
@@ -109,13 +111,13 @@ def _look(
 
 
 def _fixes(
-    text: str, name: str, wanted: Sequence[Platform], options: Options
+    text: str, name: str, wanted: Sequence[Platform], options: Options, cgo: str
 ) -> tuple[list[Fix], list[tuple[Finding, str]]]:
     findings, parsed, plans = _look(text, name, wanted, options)
     foreign = [plan for plan in plans if not _runs_natively(plan.target_platform)]
     if not foreign:
         return [], []
-    fixer = Fixer(parsed, foreign[0], _runs_natively, wanted)
+    fixer = Fixer(parsed, foreign[0], _runs_natively, wanted, cgo)
     fixes, left = [], []
     for finding in findings:
         fix = _fix(fixer, finding)

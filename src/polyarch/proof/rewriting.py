@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from polyarch.proof.compilers import DOTNET, GO, JAVA, NODE, PYTHON, RUST, ZIG, C, Compiler
 from polyarch.proof.raw_commands import Edit, RawCommand, Word
@@ -67,13 +67,14 @@ class Refused(Exception):
 class Stage:
     """What the rewriting asks of the stages that are moved. ``copied`` are the paths others copy out of them,
     ``settings`` environment variables that were set; ``variants`` tells whether arm is among the targets;
-    ``apt`` whether packages are Debian's."""
+    ``apt`` whether packages are Debian's; ``cgo`` is what shows that Go's C compiler is needed."""
 
     copied: tuple[str, ...] = ()
-    settings: frozenset[str] = frozenset()
+    settings: Mapping[str, str] = field(default_factory=dict)
     variants: bool = False
     apt: bool = False
     alpine: bool = False
+    cgo: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,13 @@ def _go(command: RawCommand, stage: Stage) -> Change:
     if stage.variants:
         wanted["GOARM"] = "${TARGETVARIANT#v}"
         arguments.append("TARGETVARIANT")
-    if "CGO_ENABLED" in stage.settings:
-        del wanted["CGO_ENABLED"]
+    if stage.cgo:
+        raise Refused(f"{stage.cgo} needs cgo, and that a C compiler for the target")
+    if {"-race", "-linkmode=external"} & set(" ".join(command.texts).split()):
+        raise Refused("the linker needs a C compiler for the target")
+    for name in list(wanted):
+        if (name == "CGO_ENABLED" and name in stage.settings) or "TARGET" in stage.settings.get(name, ""):
+            del wanted[name]
     edits = []
     for name, value in wanted.copy().items():
         given = command.assignments.get(name)
