@@ -135,9 +135,14 @@ def _run(
             refuse_early(ahead, lambda: crew.preview(plan.works()), pushes, events, lasted)
 
             def make(cancelled: Event) -> tuple[ExportSummary, tuple[Learnt, ...]]:
-                return _make(plans, request, crew, events, cancelled)
+                while True:
+                    try:
+                        return _make(plans, request, crew, events, cancelled)
+                    except NodeLostError as error:  # with results that had not left it
+                        plans.again(crew.replace(error, plans.now.shares, events))
 
             summary, known = caching.recovering(make, node, imports, cancelled)
+            crew.keep_imported()
             summary = leave_part(request, plans.now, context, node, summary)
             caching.write(
                 request.cache_to,

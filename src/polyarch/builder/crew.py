@@ -287,6 +287,22 @@ class Crew:
         events(Warning("NodeLost", f"{lost.summary}; its part of the build goes on: {where}"))
         return list(taken)
 
+    def replace(self, lost: NodeLostError, shares: Sequence[Share], events: EventSink) -> list[Share]:
+        """The shares of a node that was lost together with its results, divided among the others. Raises
+        ``lost`` where that was tried before."""
+        if lost.node in self._lost:
+            raise lost
+        return self._redivide([share for share in shares if share.node == lost.node], lost, events)
+
+    def keep_imported(self) -> None:
+        """The build has shown that what its nodes took from caches elsewhere is good."""
+        with self._lock:
+            nodes = [node for node in self._nodes.values() if node is not self.home]
+        for node in nodes:
+            keep = getattr(node, "keep_imported", None)
+            if keep is not None:
+                keep()
+
     def give_up(self, lost: NodeLostError) -> None:
         """Use a node no more."""
         with self._lock:

@@ -66,6 +66,7 @@ class SshNode:
         """End the conversation, and everything that still runs for it there."""
         if self._holder in self._home.local.held:
             self._home.local.held.remove(self._holder)
+            self._holder.forget()
         self._connection.close()
 
     # --- solving --------------------------------------------------------------------------------------------
@@ -105,6 +106,11 @@ class SshNode:
         self._lend(graph, wanted)
         answer = self._send_graph("preview", graph, wanted).result()
         return msgspec.convert(answer, list[tuple[str, str]])
+
+    def keep_imported(self) -> None:
+        """See ``Crew.keep_imported``."""
+        if self._opened and self._home.imports is not None:
+            self._connection.peer.ask("keep")
 
     def _send_graph(self, method: str, graph: Graph, wanted: Sequence[str]) -> Call:
         call = self._connection.peer.call(method, list(wanted))
@@ -260,6 +266,11 @@ class NodeHolder:
 
         assert isinstance(layers, LayerStore)
         return self._layers.setdefault(id, DistantLayer(layers, id, kind, self))
+
+    def forget(self) -> None:
+        """The node is not there any more."""
+        self._layers.clear()
+        self._blobs.clear()
 
     def known(self, id: str) -> Layer | None:
         """A layer that was named before."""
