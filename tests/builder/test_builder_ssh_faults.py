@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -279,3 +281,77 @@ def test_a_full_disk_on_the_node(state: State, busybox: str, far: Host, tmp_path
         text = f"{caught.value.summary} {caught.value.detail} {caught.value.hint}".lower()
         assert "space" in text
         far.kill_nodes()
+
+
+@pytest.mark.userns
+def test_a_node_that_dies_before_its_layers_left_it(
+    state: State, busybox: str, far: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between solving and exporting: its part is made again elsewhere, and the image is whole."""
+    from polyarch.builder.ssh.node import NodeHolder
+
+    blob = NodeHolder.blob
+
+    def dying(self: NodeHolder, id: str, compression: Any) -> Any:
+        monkeypatch.setattr(NodeHolder, "blob", blob)
+        far.kill_nodes()
+        return blob(self, id, compression)
+
+    monkeypatch.setattr(NodeHolder, "blob", dying)
+    seen = Watch()
+    nodes = (far.record(str(host())), HERE)
+    outcome = build(
+        tmp_path / "c", f"FROM {busybox}\nRUN echo a > /a\n", state, *nodes, seen=seen, platforms=(host(),)
+    )
+    assert [p.node for p in outcome.platforms] == ["here"] and outcome.digest
+    assert "node far is lost" in seen.told()
+
+
+@pytest.mark.userns
+def test_a_slow_link(state: State, busybox: str, hosts: Hosts, far: Host, tmp_path: Path) -> None:
+    """Tens of milliseconds there and back, 1 MB/s: slow, but nothing breaks and nothing is taken for dead."""
+    relay = tmp_path / "relay.py"
+    relay.write_text(
+        "import os, socket, sys, threading, time\n"
+        "there = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "def pump(read, write):\n"
+        "    while data := read(8192):\n"
+        "        time.sleep(0.01 + len(data) / 1e6)\n"
+        "        write(data)\n"
+        "    os._exit(0)\n"
+        "threading.Thread(target=pump, args=(lambda n: os.read(0, n), there.sendall)).start()\n"
+        "pump(there.recv, lambda data: os.write(1, data))\n"
+    )
+    with open(hosts.folder / "config", "a") as config:
+        config.write(
+            f"Host slow\n  HostName 127.0.0.1\n  HostKeyAlias [127.0.0.1]:{far.port}\n"
+            f"  ProxyCommand {sys.executable} {relay} {far.port}\n"
+            f"  IdentityFile {hosts.folder}/key\n  UserKnownHostsFile {hosts.folder}/known_hosts\n"
+            "  StrictHostKeyChecking yes\n"
+        )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/file").write_bytes(os.urandom(100_000))
+    seen = Watch()
+    slow = NodeRecord(name="slow", endpoint="ssh://slow", driver="ssh")
+    build(tmp_path / "c", f"FROM {busybox}\nCOPY file /\nRUN cat /file > /b\n", state, slow, seen=seen)
+    assert seen.runs() == 1 and "broke" not in seen.told()
+
+
+@pytest.mark.userns
+def test_by_a_jump_host_and_a_shared_connection(
+    state: State, busybox: str, hosts: Hosts, far: Host, tmp_path: Path
+) -> None:
+    hosts.add("gate")
+    short = tempfile.mkdtemp(prefix="ssh")  # a socket's path is short
+    with open(hosts.folder / "config", "a") as config:
+        config.write(
+            f"Host inner\n  HostName 127.0.0.1\n  Port {far.port}\n  ProxyJump gate\n"
+            f"  IdentityFile {hosts.folder}/key\n  UserKnownHostsFile {hosts.folder}/known_hosts\n"
+            f"  ControlMaster auto\n  ControlPath {short}/%C\n  ControlPersist 2\n"
+        )
+    inner = NodeRecord(name="inner", endpoint="ssh://inner", driver="ssh")
+    for _ in range(2):
+        assert build(tmp_path / "c", f"FROM {busybox}\nRUN echo a > /a\n", state, inner).digest
+    assert list(Path(short).iterdir()), "ssh shared its connection as it was told to"
+    until(lambda: not list(Path(short).iterdir()))
+    Path(short).rmdir()
