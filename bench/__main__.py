@@ -37,13 +37,15 @@ def main(words: Sequence[str] | None = None) -> int:
     ):
         folder = Path(name)
         builders = _builders(options.builders.split(","), folder, address, peers)
-        base = prepare_base(folder, address)
+        bases: dict[str, str] = {}
         for scenario in SCENARIOS:
-            wanted = [name for name, _ in scenario.rows if not chosen or name in chosen]
-            if not wanted:
+            wanted = [name for name, _ in scenario.rows if name in (chosen or ROWS)]
+            if not wanted or (scenario.optional and not chosen):
                 continue
+            if scenario.base not in bases:
+                bases[scenario.base] = prepare_base(scenario.base, folder, address)
             with host_handlers(enabled=options.host_handlers and scenario.emulated):
-                found = _measure(scenario, builders, base, folder, options.rounds)
+                found = _measure(scenario, builders, bases[scenario.base], folder, options.rounds, address)
             found = [row for row in found if row.name in wanted]
             print(render(found, head=not measured), flush=True)
             measured += found
@@ -74,7 +76,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(
-    scenario: Scenario, builders: Sequence[Builder], base: str, folder: Path, rounds: int
+    scenario: Scenario, builders: Sequence[Builder], base: str, folder: Path, rounds: int, address: str
 ) -> list[Measured]:
     """Every row by every builder once a round, beginning with another builder each time."""
     found = [Measured(name, about) for name, about in scenario.rows]
@@ -89,6 +91,9 @@ def _measure(
             for builder in order:
                 if builder.name not in scenario.skip and builder.name not in row.failed:
                     _build(scenario, builder, prepared, row, counted=number >= scenario.warm)
+            bottom = scenario.floor(row.name, prepared.context, address)
+            if bottom is not None and number >= scenario.warm:
+                row.floor.append(bottom)
         shutil.rmtree(work)
     return found
 

@@ -14,9 +14,15 @@ from pathlib import Path
 
 from bench.memory import Watch
 
-BASE = "polyarch-bench/busybox"
+# What images are built on, made of Debian's packages: how, and for which platforms.
+BASES = {
+    "busybox": (["--from", "busybox"], "linux/amd64,linux/arm64"),
+    "golang": (
+        ["--variant", "extract", "--include", "base-files,bash,dash,coreutils,libc-bin,golang-go"],
+        "linux/amd64",
+    ),
+}
 POLYARCH = str(Path(sys.executable).with_name("polyarch"))
-PLATFORMS = "linux/amd64,linux/arm64"
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,12 @@ class Builder(ABC):
         return Taken(seconds, memory)
 
 
-def prepare_base(folder: Path, registry: str) -> str:
-    """The base image in the registry, made by us for the platforms of the rows; its name."""
-    name = f"{registry}/{BASE}:latest"
-    words = [POLYARCH, "base", "create", name, "--from", "busybox"]
-    words += ["--platform", PLATFORMS, "--push", "--quiet"]
+def prepare_base(kind: str, folder: Path, registry: str) -> str:
+    """A base image in the registry, made by us; its name."""
+    name = f"{registry}/polyarch-bench/{kind}:latest"
+    how, platforms = BASES[kind]
+    words = [POLYARCH, "base", "create", name, *how]
+    words += ["--platform", platforms, "--push", "--quiet"]
     environment = {**os.environ, "POLYARCH_ROOT": str(folder / "base-state")}
     subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
     return name

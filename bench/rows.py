@@ -6,6 +6,7 @@ A scenario is one context and some builds of it in a row; each of them is a row 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import floor
 from bench.builders import POLYARCH, Builder, Taken
 
 NATIVE = ("linux/amd64",)
@@ -25,6 +27,26 @@ TWELVE = tuple(
         *("mips64le", "loong64", "mips64"),
     )
 )
+
+
+GO_BUILD = "CGO_ENABLED=0 HOME=/tmp PATH=/usr/bin:/bin:/usr/lib/go/bin go build"
+GO_PROGRAM = """package main
+
+import (
+\t"encoding/json"
+\t"net/http"
+\t"runtime"
+)
+
+var word string
+
+func main() {
+\thttp.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+\t\tjson.NewEncoder(w).Encode(map[string]string{"arch": runtime.GOARCH, "word": word})
+\t})
+\thttp.ListenAndServe(":8080", nil)
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,8 @@ class Scenario:
     emulated: bool = False
     skip: Sequence[str] = ()
     warm: bool = True  # whether a first round is not counted
+    base: str = "busybox"  # what the images are built on, see bench.bases
+    optional: bool = False  # whether it is measured only when one of its rows is named
 
     def prepare(self, folder: Path, base: str) -> Prepared:
         """Make the context of a round."""
@@ -69,6 +93,13 @@ class Scenario:
         """One build."""
         return builder.build(prepared.context, self.platforms, f"{self.rows[0][0]}:{prepared.word}")
 
+    def floor(self, row: str, context: Path, address: str) -> float | None:
+        """Seconds that the unavoidable part of ``row`` takes (``bench.floor``); None where that means
+        nothing. ``address`` is the registry's."""
+        if row.endswith("unchanged"):
+            return floor.timed("stat", address, context)
+        return None
+
 
 class TenRuns(Scenario):
     """Ten small RUN steps, each changing a file."""
@@ -76,6 +107,11 @@ class TenRuns(Scenario):
     def dockerfile(self, base: str, word: str) -> str:
         steps = [f"RUN echo {word} {number} > /step{number}" for number in range(10)]
         return "\n".join([f"FROM {base}", *steps]) + "\n"
+
+    def floor(self, row: str, context: Path, address: str) -> float | None:
+        if row.endswith("unchanged"):
+            return floor.timed("ask", address)
+        return floor.timed("runs", "10", context.parent)
 
 
 class BigContext(Scenario):
@@ -99,6 +135,11 @@ class BigContext(Scenario):
         if row.endswith("one-changed"):
             (context / "d050" / "f50").write_bytes(os.urandom(self.size))
 
+    def floor(self, row: str, context: Path, address: str) -> float | None:
+        if row.endswith("unchanged"):
+            return floor.timed("stat", address, context)
+        return floor.timed("pass", context, context.with_name("layer"))
+
 
 class CopyOnly(Scenario):
     """A final stage of nothing but COPY, for many platforms."""
@@ -110,6 +151,55 @@ class CopyOnly(Scenario):
         (context / "data").mkdir()
         for number in range(200):
             (context / "data" / f"f{number}").write_bytes(os.urandom(100_000))
+
+    def floor(self, row: str, context: Path, address: str) -> float | None:
+        return floor.timed("pass", context, context.with_name("layer"))
+
+
+class GoCross(Scenario):
+    """A small web server, cross-compiled with the standard library it needs, for two platforms at once."""
+
+    def dockerfile(self, base: str, word: str) -> str:
+        return f"""FROM --platform=$BUILDPLATFORM {base} AS build
+ARG TARGETARCH
+WORKDIR /src
+COPY . .
+RUN GOARCH=$TARGETARCH {GO_BUILD} -ldflags "-X main.word={word}" -o /app .
+FROM scratch
+COPY --from=build /app /app
+ENTRYPOINT ["/app"]
+"""
+
+    def fill(self, context: Path) -> None:
+        (context / "go.mod").write_text("module bench\n\ngo 1.19\n")
+        (context / "main.go").write_text(GO_PROGRAM)
+
+    def floor(self, row: str, context: Path, address: str) -> float | None:
+        """The two compilers alone, side by side in the base's files; None without root's rights."""
+        root = context.parents[1] / "golang-files"
+        if os.geteuid() != 0 or not unpacked(f"{address}/polyarch-bench/golang:latest", root):
+            return None
+        here = f"{root}/src"
+        shutil.rmtree(here, ignore_errors=True)
+        shutil.copytree(context, here)
+        alone = "GOCACHE=/tmp/{0} GOARCH={0} chroot {1} sh -c 'cd /src; {2} -o /tmp/{0}.out .'"
+        runs = " & ".join(alone.format(arch, root, GO_BUILD) for arch in ("amd64", "arm64"))
+        line = f"mount --bind /dev {root}/dev && mount -t tmpfs tmp {root}/tmp && {{ {runs} & wait; }}"
+        begun = time.perf_counter()
+        subprocess.run(["unshare", "--mount", "sh", "-c", line], check=True)
+        return time.perf_counter() - begun
+
+
+def unpacked(image: str, root: Path) -> bool:
+    """Whether the files of ``image`` are in ``root``; puts them there the first time."""
+    if not root.is_dir():
+        recipe = root.with_name("golang-recipe")
+        recipe.mkdir(exist_ok=True)
+        (recipe / "Dockerfile").write_text(f"FROM {image}\n")
+        words = [POLYARCH, "build", "--quiet", "--output", str(root), str(recipe)]
+        done = subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
+        return done.returncode == 0
+    return True
 
 
 class StartUp(Scenario):
@@ -157,5 +247,11 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     CopyOnly((("copy-two", "COPY of 200 files and 20 MB onto scratch, 2 platforms"),), platforms=TWO),
     CopyOnly((("copy-twelve", "the same for 12 platforms"),), platforms=TWELVE),
+    GoCross(
+        (("go", "Go cross-compiled for two platforms, cold; its floor is the two compilers alone"),),
+        platforms=TWO,
+        base="golang",
+        optional=True,
+    ),
 )
 ROWS = tuple(name for scenario in SCENARIOS for name, _ in scenario.rows)

@@ -24,16 +24,18 @@ class Measured:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    floor: list[float] = field(default_factory=list)
 
 
 def render(rows: Sequence[Measured], *, head: bool) -> str:
     """A Markdown table; the ratio is theirs ÷ ours, the median over the rounds, with its range."""
     lines = []
     if head:
-        lines.append("| row | work | polyarch | BuildKit | ÷ ours | buildah | ÷ ours | our memory |")
-        lines.append("|---|---|---|---|---|---|---|---|")
+        lines.append("| row | work | floor | polyarch | BuildKit | ÷ ours | buildah | ÷ ours | our memory |")
+        lines.append("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        cells = [f"`{row.name}`", row.about, _seconds(row, OURS)]
+        bottom = f"{statistics.median(row.floor):.3f} s" if row.floor else ""
+        cells = [f"`{row.name}`", row.about, bottom, _seconds(row, OURS)]
         for other in OTHERS:
             cells += [_seconds(row, other), _ratio(row, other)]
         memory = row.memory.get(OURS, 0)
