@@ -144,6 +144,12 @@ BROKEN: dict[str, Broken] = {
                           "Python module", Image({
         "app": elf("arm64"),
         "venv/lib/python3.11/site-packages/x/_x.cpython-311-x86_64-linux-gnu.so": library("amd64")})),
+    "a Node module": on("arm64", "ForeignLibrary", "srv/node_modules/b/build/Release/b.node", "Node", Image({
+        "app": elf("arm64"), "srv/node_modules/b/build/Release/b.node": library("amd64")})),
+    "a PHP module": on("arm64", "ForeignLibrary",
+                       "usr/local/lib/php/extensions/no-debug-non-zts-20220829/redis.so", "PHP", Image({
+        "app": elf("arm64"),
+        "usr/local/lib/php/extensions/no-debug-non-zts-20220829/redis.so": library("amd64")})),
     # --- Windows ------------------------------------------------------------------------------------------
     "amd64 on Windows for arm64": Broken("windows/arm64", Image(
         {"Files/app/run.exe": pe()}, (r"C:\App\run.exe",)),

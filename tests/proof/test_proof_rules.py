@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +29,7 @@ from polyarch.oci.platform import Platform
 from polyarch.proof import elf as elf_files
 from polyarch.proof.built import Built, evidence_of, prove_built
 from polyarch.proof.finding import Finding, Policy, read_ignore_file, refuse
+from polyarch.proof.fitness import runs_on
 from polyarch.proof.labels import Contents, Label, check_alike, check_labels, raise_missing
 from polyarch.proof.program import of_bytes, of_stream
 from polyarch.solver.cache import MemoryCache
@@ -167,6 +170,71 @@ def test_no_bytes_crash_the_reader(data: bytes) -> None:
     of_bytes(b"\x7fELF" + data)
     of_bytes(b"MZ" + data)
     of_bytes(data)
+
+
+MAGICS = [
+    b"\x7fELF",
+    b"MZ",
+    b"\xcf\xfa\xed\xfe",
+    b"\xfe\xed\xfa\xce",
+    b"\xca\xfe\xba\xbe",
+    b"\xca\xfe\xba\xbf",
+    b"#!",
+    b"\0asm",
+]
+NAME = re.compile(r"(?:|(?:elf|elf-object|pe|efi|macho|macho-object):[a-z0-9_/+-]*)")
+
+
+@given(st.sampled_from(MAGICS), st.binary(max_size=1100))
+def test_every_header_reads_as_something(magic: bytes, rest: bytes) -> None:
+    """ELF, PE and Mach-O: a name of a machine, or none; the same whatever follows the header."""
+    found = identify(magic + rest)
+    assert NAME.fullmatch(found), found
+    assert (
+        identify((magic + rest)[:1024] + b"more") == identify((magic + rest)[:1024] + b"else")
+        or len(rest) < 1020
+    )
+    of_bytes(magic + rest)
+
+
+@given(
+    st.integers(0, 0xFFFF), st.sampled_from([1, 2]), st.sampled_from([1, 2]), st.integers(0, 2**32 - 1),
+    st.sampled_from([1, 2, 3, 4]),
+)  # fmt: skip
+def test_every_elf_machine_runs_on_its_own_platforms_alone(
+    machine: int, width: int, order: int, flags: int, kind: int
+) -> None:
+    """No byte order, class or number that a platform's kernel does not take passes for that platform's."""
+    sign = "<" if order == 1 else ">"
+    head = b"\x7fELF" + bytes((width, order, 1)) + bytes(9) + struct.pack(sign + "HHI", kind, machine, 1)
+    head += bytes(24 if width == 2 else 12) + struct.pack(sign + "I", flags) + bytes(20)
+    name = identify(head)
+    assert name.startswith("elf:" if kind in (2, 3) else "elf-object:")
+    own = {"amd64": (62, 2, 1), "arm64": (183, 2, 1), "riscv64": (243, 2, 1), "s390x": (22, 2, 2),
+           "ppc64le": (21, 2, 1), "loong64": (258, 2, 1)}  # fmt: skip
+    for architecture, (number, wide, little) in own.items():
+        runs = runs_on(name.partition(":")[2], Platform(os="linux", architecture=architecture))
+        if (machine, width, order) == (number, wide, little):
+            assert runs
+        elif architecture in ("riscv64", "ppc64le", "loong64"):
+            assert not runs
+
+
+@given(st.integers(0, 0xFFFF), st.integers(0, 20), st.integers(64, 700))
+def test_every_pe_header(machine: int, subsystem: int, offset: int) -> None:
+    optional = bytearray(struct.pack("<H", 0x20B) + bytes(238))
+    struct.pack_into("<H", optional, 68, subsystem)
+    head = b"MZ" + bytes(58) + struct.pack("<I", offset) + bytes(offset - 64)
+    name = identify(head + b"PE\0\0" + struct.pack("<HHIIIHH", machine, 1, 0, 0, 0, 240, 2) + bytes(optional))
+    assert name.startswith("efi:" if subsystem in (10, 11, 12, 13) else "pe:")
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=29))
+def test_every_fat_binary(machines: list[int]) -> None:
+    head = b"\xca\xfe\xba\xbe" + struct.pack(">I", len(machines))
+    head += b"".join(struct.pack(">IIIII", machine, 0, 0, 0, 0) for machine in machines)
+    found = identify(head)
+    assert found == "" or found.count("+") == len(machines) - 1
 
 
 @given(st.sampled_from(sorted(MACHINES)), st.data())

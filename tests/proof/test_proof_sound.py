@@ -107,6 +107,10 @@ SOUND: dict[str, tuple[str, Image]] = {
         "srv/bin/tool-amd64": elf("amd64"), "usr/local/bin/tool-x86_64": elf("amd64")})),
     "debugpy": ("arm64", with_app({
         "usr/lib/python3/site-packages/debugpy/attach_linux_amd64.so": library("amd64")})),
+    "Node's modules for both": ("arm64", with_app({
+        "srv/node_modules/x/build/Release/x.node": library("arm64"),
+        "srv/node_modules/x/prebuilds/linux-x64/x.node": library("amd64"),
+        "srv/node_modules/fsevents/fsevents.node": macho()})),
     "a Python module for both": ("arm64", with_app({
         "usr/lib/python3/dist-packages/_x.cpython-311-x86_64-linux-gnu.so": library("amd64"),
         "usr/lib/python3/dist-packages/_x.cpython-311-aarch64-linux-gnu.so": library("arm64")})),

@@ -18,7 +18,12 @@ from polyarch.proof.finding import Finding
 from polyarch.proof.fitness import DEVICES, loader_folders, names_machine, runs_on
 
 _MAX_EXAMPLES = 3
-_EXTENSION = re.compile(r"(?:site|dist)-packages/.*\.(?:cpython-[^/.]+|abi3|cp\d+-[^/.]+)\.so$")
+# Modules that an interpreter loads from where they lie, whatever their folder is called.
+_EXTENSION = re.compile(
+    r"(?P<Python>(?:site|dist)-packages/.*\.(?:cpython-[^/.]+|abi3|cp\d+-[^/.]+)\.so$)|"
+    r"(?P<Node>node_modules/.*/build/Release/[^/]+\.node$)|"
+    r"(?P<PHP>lib/php/(?:[^/]+/)?(?:no-debug-[^/]+|20\d{6}[^/]*)/[^/]+\.so$)"
+)
 _EMULATOR = re.compile(r"(?:qemu-|box64|box86|FEX|fex|rosetta)[^/]*$")
 _LOADER = re.compile(r"(?:ld-linux|ld-musl|ld64\.so|ld\.so|ld-)[^/]*$")
 _DATA = re.compile(
@@ -175,8 +180,9 @@ class _Places:
         loaded_as = path if folder in self.library_folders else self.libraries.get(path, "")
         if loaded_as and shared and not _LOADER.search(path) and not names_machine(path, machine):
             return "ForeignLibrary", f"it is a library for {machine}, where those for {platform} are loaded"
-        if _EXTENSION.search(path) and not names_machine(folder, machine) and _stem(path) not in self.natives:
-            return "ForeignLibrary", f"it is a Python module for {machine}, not for {platform}"
+        module = _EXTENSION.search(path)
+        if module and not names_machine(folder, machine) and _stem(path) not in self.natives:
+            return "ForeignLibrary", f"it is a {module.lastgroup} module for {machine}, not for {platform}"
         return "", ""
 
 
