@@ -135,6 +135,6 @@ def test_no_emulator(
 ) -> None:
     from polyarch.executor.emulator import Emulators
 
-    monkeypatch.setattr(Emulators, "discover", classmethod(lambda cls: cls(())))
+    monkeypatch.setattr(Emulators, "discover", classmethod(lambda cls, **_: cls(())))
     shown = fails(capsys, *ALL, context(tmp_path, f"FROM {busybox}\nRUN true\n"))
     assert "linux/arm64" in shown and "qemu-user-static" in shown
