@@ -45,7 +45,7 @@ class Writer:
 
     graph: Graph
     surroundings: llb_sources.Sources
-    proxies: tuple[str, ...] = ()
+    given: llb_exec.Given
     data: dict[str, bytes] = field(default_factory=dict)
     metadata: dict[str, pb.OpMetadata] = field(default_factory=dict)
     below: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Writer:
 
     def put(self, op: pb.Op, *, name: str = "", fresh: bool = False, caps: Sequence[str] = ()) -> str:
         """Add an operation; its digest."""
-        data = op.SerializeToString(deterministic=True)
+        data = _bytes(op)
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         self.data[digest] = data
         self.below[digest] = tuple(entry.digest for entry in op.inputs)
@@ -100,7 +100,7 @@ class Writer:
                 caps = llb_file.caps(op)
                 return self.put(written, name=meta.name, fresh=meta.ignore_cache, caps=caps)
             case ExecOp() as op:
-                written = llb_exec.exec_op(op, inputs, self._seed, self.proxies)
+                written = llb_exec.exec_op(op, inputs, self._seed, self.given)
                 caps = llb_exec.caps(written)
                 return self.put(written, name=meta.name, fresh=meta.ignore_cache, caps=caps)
 
@@ -144,11 +144,25 @@ class Writer:
         return definition
 
 
+def _bytes(op: pb.Op) -> bytes:
+    """As the daemon would write it, which names an operation by what it writes itself: Go's encoder puts the
+    one of several fields last, whatever its number."""
+    rest = pb.Op()
+    rest.CopyFrom(op)
+    kind = op.WhichOneof("op")
+    if kind is None:
+        return rest.SerializeToString(deterministic=True)
+    rest.ClearField(kind)
+    last = pb.Op()
+    getattr(last, kind).CopyFrom(getattr(op, kind))
+    return rest.SerializeToString(deterministic=True) + last.SerializeToString(deterministic=True)
+
+
 def translate(
-    graph: Graph, wanted: Sequence[str], sources: llb_sources.Sources, proxies: tuple[str, ...] = ()
+    graph: Graph, wanted: Sequence[str], sources: llb_sources.Sources, given: llb_exec.Given
 ) -> Translation:
     """A definition for each of ``wanted``. UnsupportedError for what their language cannot say."""
-    writer = Writer(graph, sources, proxies)
+    writer = Writer(graph, sources, given)
     definitions = {}
     for digest in wanted:
         operation = writer.vertex(graph.vertices[digest])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from polyarch.builder.buildkit import llb_file
 from polyarch.builder.buildkit.protocol import llb_pb2 as pb
@@ -31,13 +32,21 @@ def platform(wanted: Platform) -> pb.Platform:
     )
 
 
-def exec_op(op: ExecOp, digests: Sequence[str], put: Put, proxies: Sequence[str]) -> pb.Op:
+@dataclass(frozen=True)
+class Given:
+    """What the client has for steps: proxy settings (``NAME=value``), and the ids of its ssh agents."""
+
+    proxies: tuple[str, ...] = ()
+    agents: frozenset[str] = frozenset()
+
+
+def exec_op(op: ExecOp, digests: Sequence[str], put: Put, given: Given) -> pb.Op:
     """The step ``op`` on inputs that ``digests`` name."""
     inputs = llb_file.Inputs()
     root = pb.Mount(input=inputs.add(digests[0]), dest="/", output=0)
     mounts = [root, *_Mounts(op, digests, inputs, put).messages()]
     run = pb.ExecOp(
-        meta=_meta(op, proxies),
+        meta=_meta(op, given),
         mounts=mounts,
         network=_NETWORKS.get(op.network, pb.NetMode.SANDBOXED),
         security=pb.SecurityMode.INSECURE if op.security == "insecure" else pb.SecurityMode.SANDBOX,
@@ -50,10 +59,10 @@ def exec_op(op: ExecOp, digests: Sequence[str], put: Put, proxies: Sequence[str]
     return pb.Op(inputs=inputs.messages(), exec=run, platform=platform(op.platform))
 
 
-def _meta(op: ExecOp, proxies: Sequence[str]) -> pb.Meta:
+def _meta(op: ExecOp, given: Given) -> pb.Meta:
     environment = list(op.environment)
     agents = [mount for mount in op.mounts if mount.type == "ssh"]
-    if agents:
+    if agents and agents[0].id in given.agents:
         environment.append(f"SSH_AUTH_SOCK={agents[0].target or SSH_DIRECTORY + '/ssh_agent.0'}")
     meta = pb.Meta(
         args=op.arguments,
@@ -66,7 +75,7 @@ def _meta(op: ExecOp, proxies: Sequence[str]) -> pb.Meta:
         remove_mount_stubs_recursive=True,
     )
     known = {field.name for field in pb.ProxyEnv.DESCRIPTOR.fields}
-    for pair in proxies:
+    for pair in given.proxies:
         name, _, value = pair.partition("=")
         if name.lower() in known:
             setattr(meta.proxy_env, name.lower(), value)

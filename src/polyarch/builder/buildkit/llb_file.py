@@ -73,8 +73,6 @@ def caps(op: FileOp) -> tuple[str, ...]:
     found = list(CAPS)
     if any(copy.include or copy.exclude for copy in copies):
         found.append("file.copy.includeexcludepatterns")
-    if any(copy.chmod and not copy.chmod[0].isdigit() for copy in copies):
-        found.append("file.copy.modestring")
     return tuple(found)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from polyarch.graph.vertex import CopyAction, ExecOp, FileOp, Graph, LocalOp, Vertex
+from polyarch.graph.vertex import CopyAction, ExecOp, FileOp, Graph, LocalOp, MergeOp, Vertex
 
 _WILDCARD = re.compile(r"[*?\[\\]")
 
 
-def needed(graph: Graph) -> dict[str, frozenset[str]]:
+def needed(graph: Graph, wanted: Collection[str]) -> dict[str, frozenset[str]]:
     """For each directory, by name, the paths that steps read; "" is all of it."""
     found: dict[str, set[str]] = {}
-    for vertex in graph.vertices.values():
+    for digest, vertex in graph.vertices.items():
+        if digest in wanted and isinstance(vertex.op, LocalOp):
+            found.setdefault(vertex.op.name, set()).add("")
         for name, path in _reads(vertex):
             found.setdefault(name, set()).add(path)
     return {name: frozenset(paths) for name, paths in found.items()}
@@ -21,10 +23,16 @@ def needed(graph: Graph) -> dict[str, frozenset[str]]:
 
 def _reads(vertex: Vertex) -> Iterator[tuple[str, str]]:
     match vertex.op:
-        case FileOp(actions=actions):
+        case FileOp(actions=actions, detached=detached):
+            if not detached and (name := _local(vertex, 0)):
+                yield name, ""
             for action in actions:
                 if isinstance(action, CopyAction) and (name := _local(vertex, action.input)):
                     yield name, _fixed(action)
+        case MergeOp():
+            for number in range(len(vertex.inputs)):
+                if name := _local(vertex, number):
+                    yield name, ""
         case ExecOp(mounts=mounts):
             if name := _local(vertex, 0):
                 yield name, ""

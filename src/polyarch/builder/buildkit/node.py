@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from polyarch.builder.buildkit.daemon import Daemon
 from polyarch.builder.buildkit.facts import Facts
 from polyarch.builder.buildkit.filesync import Directories, Listing, wanted_roots
 from polyarch.builder.buildkit.llb import Translation, translate
+from polyarch.builder.buildkit.llb_exec import Given
 from polyarch.builder.buildkit.llb_sources import Sources, local_name
 from polyarch.builder.buildkit.progress import Progress
 from polyarch.builder.buildkit.protocol import control_pb2 as control
@@ -114,7 +115,8 @@ class BuildKitNode:
         if todo:
             natives = tuple(self.platforms)
             sources = Sources()
-            translation = translate(graph, todo, sources, self._around.proxies)
+            given = Given(self._around.proxies, frozenset(self._around.agents))
+            translation = translate(graph, todo, sources, given)
             found.update((digest, Rootfs()) for digest in translation.empty)
             progress = Progress(graph, translation.names, events, natives)
             work = _Solve(self, graph, translation, progress, cancelled)
@@ -148,10 +150,10 @@ class BuildKitNode:
             attachables.agents(self._around.agents),
         ]
 
-    def directories(self, graph: Graph) -> Directories:
+    def directories(self, graph: Graph, wanted: Collection[str]) -> Directories:
         """The contexts, and of each what the graph reads."""
         listings: dict[str, Callable[[], Listing]] = {}
-        for name, paths in needs.needed(graph).items():
+        for name, paths in needs.needed(graph, wanted).items():
             if name in self._around.contexts:
                 opener = self._around.contexts[name]
                 listings[local_name(name)] = partial(_listing, opener, self._home, paths)
@@ -180,7 +182,7 @@ class _Solve:
         for vertex in self.graph.vertices.values():
             if isinstance(vertex.op, ImageOp):
                 contents.sizes.update((layer.digest, layer.size) for layer in vertex.op.layers)
-        offers = self.node.offers(contents, self.node.directories(self.graph))
+        offers = self.node.offers(contents, self.node.directories(self.graph, self.translation.definitions))
         try:
             session = Session(self.node.daemon, offers, shared_key=_shared_key(home))
         except PolyarchError as error:

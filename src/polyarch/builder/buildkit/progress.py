@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 import grpc
@@ -33,13 +34,14 @@ class Progress:
         self, graph: Graph, names: Mapping[str, str], events: EventSink, natives: tuple[Platform, ...]
     ) -> None:
         self._graph = graph
-        self._names = names
+        self._names = dict(names)
         self._events = events
         self._natives = natives
         self._started: set[str] = set()
         self._completed: set[str] = set()
         self._output: dict[str, bytes] = {}
         self._lock = threading.Lock()
+        self._by_name = _unique({digest: meta.name for digest, meta in graph.meta.items()})
         self.failed = ""
 
     @property
@@ -78,7 +80,7 @@ class Progress:
             self._events(Warning("BuildKit", warning.short.decode("utf-8", "replace"), warning.url))
 
     def _vertex(self, vertex: control.Vertex) -> None:
-        digest = self._digest(vertex.digest)
+        digest = self._known(vertex)
         meta = self._graph.meta.get(digest)
         name = meta.name if meta is not None else vertex.name
         if vertex.HasField("started") and digest not in self._started:
@@ -111,6 +113,18 @@ class Progress:
 
     def _digest(self, theirs: str) -> str:
         return self._names.get(theirs, theirs)
+
+    def _known(self, vertex: control.Vertex) -> str:
+        """Our digest of a vertex. A daemon of another version may name operations by other bytes."""
+        if vertex.digest not in self._names and vertex.name in self._by_name:
+            self._names[vertex.digest] = self._by_name[vertex.name]
+        return self._digest(vertex.digest)
+
+
+def _unique(names: Mapping[str, str]) -> dict[str, str]:
+    """The digests by name, where a name means one vertex only."""
+    count = Counter(names.values())
+    return {name: digest for digest, name in names.items() if count[name] == 1}
 
 
 def _seconds(stamp: object) -> float:

@@ -19,6 +19,8 @@ from polyarch.oci.config import ImageConfig
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import MAX_BYTES, Manifest
 
+_DESCRIBED_BYTES = 256 << 20
+
 
 class Bases:
     """The base images a graph stands on, layer by layer: what never has to travel."""
@@ -68,7 +70,22 @@ def rootfs_of(manifest: Manifest, config: ImageConfig, bases: Bases, home: Embed
             reason="invalid-manifest",
         )
     pairs = zip(manifest.layers, diff_ids, strict=True)
-    return Rootfs([_layer(descriptor, diff_id, bases, home) for descriptor, diff_id in pairs])
+    rootfs = Rootfs([_layer(descriptor, diff_id, bases, home) for descriptor, diff_id in pairs])
+    _describe(rootfs, manifest, home)
+    return rootfs
+
+
+def _describe(rootfs: Rootfs, manifest: Manifest, home: EmbeddedNode) -> None:
+    """Learn what is in layers of a base that nobody has looked at here, unless they are huge: a variant can
+    be proved only as far down as it is known. Each is fetched once."""
+    unknown = [
+        (layer, descriptor)
+        for layer, descriptor in zip(rootfs.layers, manifest.layers, strict=True)
+        if not home.layers.is_described(layer.id)
+    ]
+    if sum(descriptor.size for _, descriptor in unknown) <= _DESCRIBED_BYTES:
+        for layer, _ in unknown:
+            layer.toc()
 
 
 def _layer(descriptor: Descriptor, diff_id: str, bases: Bases, home: EmbeddedNode) -> Layer:

@@ -78,7 +78,7 @@ def _explained(
     if found is not None:
         platform = str(vertex.op.platform) if vertex is not None and isinstance(vertex.op, ExecOp) else ""
         return StepError(
-            f"process {found['command']!r} did not complete successfully: exit code: {found['code']}",
+            found[0].replace(f'"{found["command"]}"', repr(found["command"])),
             process_exit_code=int(found["code"]),
             platform=platform,
             output=progress.output,
