@@ -129,6 +129,8 @@ class Crew:
             try:
                 shares = self._divide(wanted, alive)
             except NodeLostError as error:
+                if error.node in self._lost:
+                    raise  # nobody is left
                 self.give_up(error)
                 events(Warning("NodeLost", error.summary))
                 continue
