@@ -75,8 +75,8 @@ def made_root(cache: Path) -> Path:
 
 
 class Dockerd:
-    """A daemon below ``work``. It uses this machine's network, so that it reaches servers of tests; steps have
-    none of their own (``--network host`` or ``none``)."""
+    """A daemon below ``work``. It uses this machine's network, so that it reaches servers of tests; steps
+    have none of their own (``--network host`` or ``none``)."""
 
     def __init__(self, root: Path, work: Path) -> None:
         self.root = root
@@ -95,6 +95,8 @@ class Dockerd:
             "bridge": "none",
             "iptables": False,
             "data-root": "/var/lib/docker",
+            "exec-root": "/run/docker",
+            "pidfile": "/run/docker.pid",
             "insecure-registries": ["127.0.0.0/8"],
         }
         (self.work / "run/daemon.json").write_text(json.dumps(settings))
@@ -106,7 +108,11 @@ class Dockerd:
         command = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
         with (self.work / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "sh", "-c", _START], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*command, "sh", "-c", _START],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         end = time.monotonic() + _UP_WITHIN
         while not self._answers():
@@ -148,7 +154,9 @@ def forwarded(target: Path, tls: ssl.SSLContext | None = None, *, upgrade: str =
             open_sockets.extend((near, far))
             far.connect(str(target))
             if upgrade:
-                head = f"POST {upgrade} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+                head = (
+                    f"POST {upgrade} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+                )
                 far.sendall(head.encode())
                 answer = b""
                 while not answer.endswith(b"\r\n\r\n"):

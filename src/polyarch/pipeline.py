@@ -145,7 +145,7 @@ def _run(
             crew.keep_imported()
             summary = leave_part(request, plans.now, context, node, summary)
             caching.write(
-                request.cache_to,
+                () if request.builder.is_daemons else request.cache_to,
                 known,
                 request.outputs,
                 _pushed_to(request),
@@ -374,6 +374,8 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         emulator_patience=request.emulator_timeout,
         resources=request.resources,
         keep_going=request.keep_going,
+        cache_from=request.cache_from if request.builder.is_daemons else (),
+        cache_to=request.cache_to if request.builder.is_daemons else (),
     )
 
 

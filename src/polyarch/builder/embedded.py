@@ -44,6 +44,7 @@ from polyarch.solver.scheduler import Finding, Scheduler, Task
 if TYPE_CHECKING:
     from polyarch.builder.ssh.transport import Ssh
     from polyarch.executor.runtimes import RuntimeExecutor
+    from polyarch.export.cache_options import CacheFrom, CacheTo
     from polyarch.ops.twins.accelerator import Accelerator
 
 
@@ -57,6 +58,8 @@ class Surroundings:
     proxies: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
     runtime: str = ""
+    cache_from: tuple[CacheFrom, ...] = ()  # for daemons, which read and write caches by themselves
+    cache_to: tuple[CacheTo, ...] = ()
     accelerate: Mode = "auto"
     emulator_patience: float = 0
     resources: tuple[tuple[str, int | str], ...] = ()

@@ -10,6 +10,7 @@ from polyarch.errors import NotFoundError, UsageError
 from polyarch.oci.platform import Platform
 
 EMBEDDED = "embedded"
+DAEMONS = ("remote", "docker-engine", "docker-container", "kubernetes")  # drivers of BuildKit daemons
 MAX_NAME = 128  # characters; a builder's name is also a file's
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9._-]*")
 
@@ -45,6 +46,11 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def driver(self) -> str:
         """The kinds of its nodes: mostly one."""
         return ", ".join(dict.fromkeys(node.driver for node in self.nodes))
+
+    @property
+    def is_daemons(self) -> bool:
+        """Whether all its nodes are BuildKit daemons, which read and write caches by themselves."""
+        return all(node.driver in DAEMONS for node in self.nodes)
 
     def find(self, name: str) -> NodeRecord | None:
         """The node called ``name``."""

@@ -27,14 +27,17 @@ IMAGES = "oci:"  # in front of the names of stores that base images are read fro
 
 @dataclass
 class Contents:
-    """Stores by the names the daemon knows them by. What it writes to any goes into ``layout``, but for what
-    ``has`` says is known already. ``sizes`` are those of blobs that the stores can read but not describe."""
+    """Stores by the names the daemon knows them by: ``stores`` to read, ``targets`` to write as well.
 
-    layout: Layout
+    What ``has`` says is known need not come for an export. ``sizes`` are those of blobs that the stores can
+    read but not describe. ``received`` is what came, in bytes by digest.
+    """
+
+    targets: Mapping[str, Layout]
     stores: Mapping[str, Store]
     has: Callable[[str], bool]
     sizes: dict[str, int] = field(default_factory=dict)
-    received: dict[str, int] = field(default_factory=dict)  # by digest, bytes
+    received: dict[str, int] = field(default_factory=dict)
 
     def offer(self) -> Offer:
         """The service."""
@@ -49,10 +52,8 @@ class Contents:
         return Offer(content.DESCRIPTOR.services_by_name["Content"], methods)
 
     def _store(self, context: grpc.ServicerContext) -> Store:
-        name = str(dict(context.invocation_metadata()).get(_STORE, ""))
-        if name == EXPORT:
-            return self.layout
-        store = self.stores.get(name)
+        name = _named(context)
+        store = self.targets.get(name) or self.stores.get(name)
         if store is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no content store {name!r}")
             raise AssertionError  # abort raises
@@ -105,14 +106,19 @@ class Contents:
     def _write(
         self, requests: Iterator[content.WriteContentRequest], context: grpc.ServicerContext
     ) -> Iterator[content.WriteContentResponse]:
-        self._store(context)
+        name = _named(context)
+        layout = self.targets.get(name)
+        if layout is None:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"nothing can be written to {name!r}")
+            return
         first = next(requests, None)
         if first is None:
             return
-        if first.expected and self.has(first.expected):
+        known = self.has if name == EXPORT else layout.exists
+        if first.expected and known(first.expected):
             context.abort(grpc.StatusCode.ALREADY_EXISTS, f"{first.expected}: already exists")
         yield content.WriteContentResponse(action=first.action, total=first.total)
-        with self.layout.writer() as writer:
+        with layout.writer() as writer:
             position = 0
             for request in requests:
                 if request.data:
@@ -130,3 +136,7 @@ class Contents:
                 self.received[digest] = size
                 yield content.WriteContentResponse(action=request.action, offset=size, digest=digest)
                 return
+
+
+def _named(context: grpc.ServicerContext) -> str:
+    return str(dict(context.invocation_metadata()).get(_STORE, ""))

@@ -32,11 +32,13 @@ NAME = "llb.customname"
 @dataclass(frozen=True)
 class Translation:
     """A graph for the daemon. ``names`` says which of our vertices an operation is, by digest; ``empty`` are
-    those of our vertices that have no layers and no operation."""
+    those of our vertices that have no layers and no operation; ``everything`` has all that is wanted behind
+    it, and nothing else."""
 
     definitions: dict[str, pb.Definition]
     names: dict[str, str]
     empty: frozenset[str]
+    everything: pb.Definition
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Writer:
             case InlineOp() as op:
                 return self.put(llb_file.inline(op), name=meta.name, caps=llb_file.CAPS)
             case MergeOp():
-                return self._merge(inputs, meta.name)
+                return self.merged(inputs, meta.name)
             case FileOp() as op:
                 if not op.actions:
                     return "" if op.detached else inputs[0]
@@ -112,7 +114,8 @@ class Writer:
             op.platform.CopyFrom(llb_exec.platform(source.platform))
         return self.put(op, name=name, caps=source.caps)
 
-    def _merge(self, inputs: Sequence[str], name: str) -> str:
+    def merged(self, inputs: Sequence[str], name: str) -> str:
+        """The digest of an operation that puts the layers of each of ``inputs`` above those before."""
         present = [digest for digest in inputs if digest]
         if len(present) < 2:
             return present[0] if present else ""
@@ -169,4 +172,6 @@ def translate(
         if operation:
             definitions[digest] = writer.definition(operation)
     empty = frozenset(digest for digest in wanted if digest not in definitions)
-    return Translation(definitions, writer.names, empty)
+    operations = list(dict.fromkeys(writer.digests[digest] for digest in definitions))
+    everything = writer.definition(writer.merged(operations, "everything")) if operations else pb.Definition()
+    return Translation(definitions, writer.names, empty, everything)

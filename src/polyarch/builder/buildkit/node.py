@@ -14,6 +14,7 @@ from threading import Event, Lock
 import msgspec
 
 from polyarch.builder.buildkit import attachables, needs
+from polyarch.builder.buildkit.caches import Caches
 from polyarch.builder.buildkit.contents import EXPORT, IMAGES, Contents
 from polyarch.builder.buildkit.daemon import Daemon
 from polyarch.builder.buildkit.facts import Facts
@@ -78,6 +79,7 @@ class BuildKitNode:
         self._home = home
         self._around = surroundings
         self._facts = Facts(daemon)
+        self.caches = Caches(surroundings.cache_from, surroundings.cache_to)
 
     @property
     def platforms(self) -> Sequence[Platform]:
@@ -119,7 +121,8 @@ class BuildKitNode:
             translation = translate(graph, todo, sources, given)
             found.update((digest, Rootfs()) for digest in translation.empty)
             progress = Progress(graph, translation.names, events, natives)
-            work = _Solve(self, graph, translation, progress, cancelled)
+            imports = self.caches.read(events)
+            work = _Solve(self, graph, translation, progress, cancelled, imports)
             found.update(work.run(sources))
         return found
 
@@ -169,6 +172,7 @@ class _Solve:
     translation: Translation
     progress: Progress
     cancelled: Event
+    imports: Sequence[control.CacheOptionsEntry] = ()
 
     def run(self, sources: Sources) -> dict[str, Rootfs]:
         """The root filesystems by vertex. The first failure stops all and is raised."""
@@ -178,7 +182,11 @@ class _Solve:
         stores: dict[str, Store] = {
             f"{IMAGES}{name}": home.origin(origin) for name, origin in sources.stores.items()
         }
-        contents = Contents(layout, stores, lambda digest: digest in bases.digests or layout.exists(digest))
+        contents = Contents(
+            {EXPORT: layout, **self.node.caches.stores()},
+            stores,
+            lambda digest: digest in bases.digests or layout.exists(digest),
+        )
         for vertex in self.graph.vertices.values():
             if isinstance(vertex.op, ImageOp):
                 contents.sizes.update((layer.digest, layer.size) for layer in vertex.op.layers)
@@ -194,9 +202,26 @@ class _Solve:
                     digest: pool.submit(self._one, digest, session, bases, stop)
                     for digest in self.translation.definitions
                 }
-                return self._collect(running, stop)
+                found = self._collect(running, stop)
+            self._write_caches(session, stop)
+            return found
         finally:
             session.close()
+
+    def _write_caches(self, session: Session, stop: Event) -> None:
+        """Let the daemon write its caches, of everything at once: one request would replace another's."""
+        caches = self.node.caches
+        if entries := caches.written():
+            request = control.SolveRequest(
+                definition=self.translation.everything,
+                cache=control.CacheOptions(exports=entries),
+                entitlements=self.node.entitlements,
+            )
+            caches.name(self._ask(request, session, stop))
+
+    def _ask(self, request: control.SolveRequest, session: Session, stop: Event) -> dict[str, str]:
+        node = self.node
+        return solve(node.daemon, session, request, self.progress, stop, graph=self.graph, node=node.name)
 
     def _collect(self, running: Mapping[str, Future[Rootfs]], stop: _Stop) -> dict[str, Rootfs]:
         failure: BaseException | None = None
@@ -222,11 +247,11 @@ class _Solve:
             definition=self.translation.definitions[digest],
             exporter="oci",
             exporter_attrs={"tar": "false", "oci-mediatypes": "true"},
+            cache=control.CacheOptions(imports=self.imports),
             entitlements=self.node.entitlements,
         )
         node = self.node
-        answer = solve(node.daemon, session, request, self.progress, stop, graph=self.graph, node=node.name)
-        root = exported(answer, EXPORT)
+        root = exported(self._ask(request, session, stop), "image")
         _, manifest, config = next(read_result(node.home.layers.content, root))
         return rootfs_of(manifest, config, bases, node.home)
 
