@@ -23,7 +23,7 @@ from polyarch.base import host_sources
 from polyarch.base.recipe import Recipe
 from polyarch.oci.platform import host
 
-PACKAGES = "docker.io,containerd,runc,ca-certificates,git,openssh-client,xz-utils"
+PACKAGES = "docker.io,containerd,runc,ca-certificates,git,dash,sed,grep,coreutils,openssh-client,xz-utils"
 _UP_WITHIN = 60.0  # seconds
 _START = """
 set -e
@@ -49,7 +49,7 @@ def why_not() -> str:
 
 def made_root(cache: Path) -> Path:
     """The daemon's root filesystem."""
-    root = cache / "dockerd-1"
+    root = cache / "dockerd-2"
     if (root / "usr/sbin/dockerd").exists():
         return root
     entries = host_sources.chosen(Recipe(name="dockerd", platforms=(host(),)), "sid", host_sources.read())
@@ -63,6 +63,8 @@ def made_root(cache: Path) -> Path:
         for name in ("bin", "sbin", "lib", "lib64"):
             if not (partial / name).exists():
                 (partial / name).symlink_to(f"usr/{name}")
+        if not (partial / "usr/bin/sh").exists():
+            (partial / "usr/bin/sh").symlink_to("dash")
         (partial / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
         (partial / "etc/group").write_text("root:x:0:\ndocker:x:999:\n")
         (partial / "etc/resolv.conf").write_text("")

@@ -115,6 +115,8 @@ def _run(
         crew = Crew(request.builder, node, around, request.fallback, keep_going=request.keep_going)
         Builders(state).touch(request.builder.name)
         try:
+            if request.frontend:
+                return _handed_over(request, context, crew, events, cancelled, started)
             plans = Plans(
                 lambda shares: plan_build(request, context, state, client, shares),
                 crew.shares(request.platforms, events),
@@ -186,26 +188,53 @@ def _make(
         raise explained(error, seen.failed, plans.now) from None
     plan = plans.now
     result = _assemble(plan, solved, request, node)
-    _prove(result, plan, request, node, events)
+    bases = [len(target.base.diff_ids) if target.base else 0 for target in plan.targets]
+    _prove(result, bases, request, node, events)
     known = caching.learnt(plan.targets, result, crew)
     result = caching.with_inline(result, known, node.notes.seen, request.cache_to)
     try:
-        summary = export(
-            result,
-            request.outputs,
-            state=node.state,
-            layout=node.layers.content,
-            layers=node.layers,
-            client=node.client,
-            tags=request.tags,
-            progress=events,
-            cancelled=cancelled,
-            before_tags=lambda _: _check_tags(request, node.client),
-            store=node.local,
-        )
+        summary = _export(result, request, node, events, cancelled)
     except PolyarchError as error:
         raise caching.checking(error, result, node) from None
     return summary, known
+
+
+def _export(
+    result: BuildResult, request: BuildRequest, node: EmbeddedNode, events: EventSink, cancelled: Event
+) -> ExportSummary:
+    return export(
+        result,
+        request.outputs,
+        state=node.state,
+        layout=node.layers.content,
+        layers=node.layers,
+        client=node.client,
+        tags=request.tags,
+        progress=events,
+        cancelled=cancelled,
+        before_tags=lambda _: _check_tags(request, node.client),
+        store=node.local,
+    )
+
+
+def _handed_over(
+    request: BuildRequest,
+    context: MainContext,
+    crew: Crew,
+    events: Recorder,
+    cancelled: Event,
+    started: float,
+) -> BuildOutcome:
+    """A build whose Dockerfile the builder's daemons read themselves; proof and export are as for any."""
+    from polyarch.handing import handed, outcome_of
+
+    _check_tags(request, crew.home.client)
+    result, built = handed(request, context, crew, events, cancelled)
+    _prove(result, [0] * len(result.results), request, crew.home, events)
+    summary = _export(result, request, crew.home, events, cancelled)
+    outcome = outcome_of(summary, built, started, events.id)
+    close_record(events, outcome, {}, summary.layers)
+    return outcome
 
 
 def preview(
@@ -400,12 +429,11 @@ def _assemble(
 
 
 def _prove(
-    result: BuildResult, plan: BuildPlan, request: BuildRequest, node: EmbeddedNode, events: EventSink
+    result: BuildResult, bases: Sequence[int], request: BuildRequest, node: EmbeddedNode, events: EventSink
 ) -> None:
     """Refuse variants that cannot run on their platform; tell of what is probably not meant."""
     if request.proof == "off":
         return
-    bases = [len(target.base.diff_ids) if target.base else 0 for target in plan.targets]
     built = [
         Built(one.platform, one.rootfs, one.config, base)
         for one, base in zip(result.results, bases, strict=True)

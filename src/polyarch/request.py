@@ -65,6 +65,7 @@ class BuildRequest:
     if_tag_is: str = ""
     builder: Builder = DEFAULT
     fallback: str = ""
+    frontend: str = ""  # of the builder's daemons, which then read the Dockerfile instead of us
     begun: Mapping[str, Ssh] = field(default_factory=dict)
     part: str = ""  # the folder to leave a part in
     part_of: tuple[Platform, ...] = ()

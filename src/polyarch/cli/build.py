@@ -129,6 +129,11 @@ _MANY: dict[str, Any] = {"multiple": True}
     type=click.Choice(["emulate"]),
     help="Emulate platforms of a node that is lost, rather than fail.",
 )
+@click.option(
+    "--frontend",
+    type=click.Choice(["dockerfile.v0"]),
+    help="Let the builder's BuildKit daemon read the Dockerfile itself.",
+)
 @click.option("--provenance", hidden=True)
 @click.option("--sbom", hidden=True)
 def build(**options: Any) -> int:
@@ -227,6 +232,7 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
         builder=builder,
         begun=begun,
         fallback=options["fallback"] or "",
+        frontend=options["frontend"] or "",
         part=options["part"],
         part_of=parse_list(options["part_of"]),
         keep_going=options["keep_going"],

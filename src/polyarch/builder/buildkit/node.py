@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,8 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from threading import Event, Lock
-
-import msgspec
 
 from polyarch.builder.buildkit import attachables, needs
 from polyarch.builder.buildkit.caches import Caches
@@ -24,24 +21,23 @@ from polyarch.builder.buildkit.llb_exec import Given
 from polyarch.builder.buildkit.llb_sources import Sources, local_name
 from polyarch.builder.buildkit.progress import Progress
 from polyarch.builder.buildkit.protocol import control_pb2 as control
-from polyarch.builder.buildkit.results import Bases, image_rootfs, read_result, rootfs_of
-from polyarch.builder.buildkit.session import Offer, Session
+from polyarch.builder.buildkit.results import Bases, exported, image_rootfs, read_result, rootfs_of
+from polyarch.builder.buildkit.session import Session
 from polyarch.builder.buildkit.solving import solve
 from polyarch.builder.embedded import EmbeddedNode, Surroundings
+from polyarch.builder.handover import Handed, Image
 from polyarch.builder.instance import NodeRecord
 from polyarch.builder.node import NodeLostError
 from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
 from polyarch.content.store import Store
-from polyarch.errors import CancelledError, ContentError, PolyarchError
+from polyarch.errors import CancelledError, PolyarchError
 from polyarch.graph.vertex import Graph, ImageOp
 from polyarch.layer.rootfs import Rootfs
-from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.platform import Platform
 from polyarch.ops.session import ContextFiles
 from polyarch.solver.events import EventSink
 
 _AT_ONCE = 16
-_DESCRIPTOR = "containerimage.descriptor"
 
 
 def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) -> BuildKitNode:
@@ -126,6 +122,14 @@ class BuildKitNode:
             found.update(work.run(sources))
         return found
 
+    def frontend(
+        self, given: Handed, wanted: tuple[Platform, ...], events: EventSink, cancelled: Event
+    ) -> Sequence[Image]:
+        """See ``HasFrontend``."""
+        from polyarch.builder.buildkit import frontend
+
+        return frontend.build(self, given, wanted, events, cancelled)
+
     # --- for one solve --------------------------------------------------------------------------------------
 
     @property
@@ -143,15 +147,24 @@ class BuildKitNode:
         """What steps are allowed."""
         return sorted(self._around.allow)
 
-    def offers(self, contents: Contents, directories: Directories) -> list[Offer]:
-        """Everything the daemon may ask for."""
-        return [
+    @property
+    def contexts(self) -> Mapping[str, ContextFiles]:
+        """The client's directories."""
+        return self._around.contexts
+
+    def open_session(self, contents: Contents, directories: Directories) -> Session:
+        """A session with everything the daemon may ask for. NodeLostError when it does not answer."""
+        offers = [
             directories.offer(),
             contents.offer(),
             attachables.registries(self._home.client.credentials),
             attachables.secrets(self._around.secrets),
             attachables.agents(self._around.agents),
         ]
+        try:
+            return Session(self._daemon, offers, shared_key=_shared_key(self._home))
+        except PolyarchError as error:
+            raise NodeLostError(self.name, error.summary, detail=error.detail, hint=error.hint) from None
 
     def directories(self, graph: Graph, wanted: Collection[str]) -> Directories:
         """The contexts, and of each what the graph reads."""
@@ -190,11 +203,8 @@ class _Solve:
         for vertex in self.graph.vertices.values():
             if isinstance(vertex.op, ImageOp):
                 contents.sizes.update((layer.digest, layer.size) for layer in vertex.op.layers)
-        offers = self.node.offers(contents, self.node.directories(self.graph, self.translation.definitions))
-        try:
-            session = Session(self.node.daemon, offers, shared_key=_shared_key(home))
-        except PolyarchError as error:
-            raise NodeLostError(self.node.name, error.summary, detail=error.detail, hint=error.hint) from None
+        directories = self.node.directories(self.graph, self.translation.definitions)
+        session = self.node.open_session(contents, directories)
         stop = _Stop(self.cancelled)
         try:
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="buildkit") as pool:
@@ -272,15 +282,6 @@ class _Stop(Event):
             return True
         super().wait(timeout)
         return self.is_set()
-
-
-def exported(answer: Mapping[str, str], what: str) -> Descriptor:
-    """The descriptor an exporter answered. ContentError when it did not."""
-    try:
-        data = base64.b64decode(answer[_DESCRIPTOR], validate=True)
-        return msgspec.json.decode(data, type=Descriptor)
-    except (KeyError, ValueError, msgspec.MsgspecError):
-        raise ContentError(f"the builder does not say what its {what} is", reason="no-descriptor") from None
 
 
 def _listing(opener: ContextFiles, home: EmbeddedNode, paths: frozenset[str]) -> Listing:

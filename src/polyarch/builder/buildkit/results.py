@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import msgspec
 
 from polyarch.builder.embedded import EmbeddedNode
 from polyarch.content.store import Store
@@ -19,6 +22,7 @@ from polyarch.oci.config import ImageConfig
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import MAX_BYTES, Manifest
 
+_DESCRIPTOR = "containerimage.descriptor"
 _DESCRIBED_BYTES = 256 << 20
 
 
@@ -107,3 +111,12 @@ def _made_as(descriptor: Descriptor) -> str:
             return wanted_key(Compression("none"), clamp=True)
         case _:
             return wanted_key(Compression(), clamp=True)
+
+
+def exported(answer: Mapping[str, str], what: str) -> Descriptor:
+    """The descriptor an exporter answered. ContentError when it did not."""
+    try:
+        data = base64.b64decode(answer[_DESCRIPTOR], validate=True)
+        return msgspec.json.decode(data, type=Descriptor)
+    except (KeyError, ValueError, msgspec.MsgspecError):
+        raise ContentError(f"the builder does not say what its {what} is", reason="no-descriptor") from None
