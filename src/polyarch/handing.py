@@ -44,7 +44,7 @@ def handed(
 def _built(result: PlatformResult, shares: Sequence[Share]) -> BuiltPlatform:
     share = next((one for one in shares if result.platform in one.platforms), shares[0])
     how = "native" if share.runs_natively(result.platform) else "emulated"
-    return BuiltPlatform(result.platform, how, share.node, share.reason)
+    return BuiltPlatform(result.platform, how, share.node, share.reason(result.platform))
 
 
 def outcome_of(
