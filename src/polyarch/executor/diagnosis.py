@@ -49,6 +49,7 @@ def diagnose(state: State) -> list[Finding]:
         _private_handlers(),
         *_platforms(emulators),
         *_programs(),
+        *_registries(),
         _space(state),
     ]
 
@@ -190,6 +191,19 @@ def _version(path: str) -> str:
         return "(does not answer)"
     line = done.stdout.decode(errors="replace").partition("\n")[0].strip()
     return f"({line})" if line else ""
+
+
+def _registries() -> Iterator[Finding]:
+    """Who this user is to registries, and whether they agree."""
+    from polyarch.registry.diagnosis import logins
+
+    found = logins()
+    for login in found:
+        state: Literal["ok", "optional"] = "ok" if login.works else "optional"
+        yield Finding(f"login {login.registry}", state, login.detail, login.remedy)
+    if not found:
+        remedy = "polyarch login REGISTRY, before pushing"
+        yield Finding("logins", "optional", "no credentials for any registry", remedy)
 
 
 def _space(state: State) -> Finding:

@@ -100,6 +100,10 @@ class ConfigFiles:
                 return found
         return None
 
+    def documents(self) -> list[dict[str, Any]]:
+        """What the files hold, those that can be read."""
+        return [document for path in self.files if (document := self._load(path))]
+
     def _load(self, path: Path) -> dict[str, Any]:
         try:
             document = json.loads(path.read_bytes())
