@@ -20,7 +20,7 @@ from polyarch.errors import NotFoundError
 from polyarch.executor import cpu
 from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
-from polyarch.graph.vertex import ExecOp, Graph, ImageOp
+from polyarch.graph.vertex import LAYOUT, LOCAL, ExecOp, Graph, ImageOp
 from polyarch.image.cache_table import Layer as CachedLayer
 from polyarch.image.origins import Origins
 from polyarch.image.sparse import SparseStore
@@ -33,7 +33,6 @@ from polyarch.ops.make import operation
 from polyarch.ops.result import Result
 from polyarch.ops.session import ContextFiles, Session
 from polyarch.ops.twins.mode import Mode
-from polyarch.proof.bases import LAYOUT, LOCAL, BaseResolver
 from polyarch.registry.client import Client
 from polyarch.solver.cache import CacheStore, SqliteCache
 from polyarch.solver.events import EventSink, ignore
@@ -236,6 +235,8 @@ class EmbeddedNode:
 
     def _sibling(self, image: ImageOp, platform: Platform) -> Sequence[Layer] | None:
         """The layers of another variant of a base image; None when there is none."""
+        from polyarch.proof.bases import BaseResolver
+
         resolver = BaseResolver(self.local, self.client)
         try:
             if image.origin.startswith(LAYOUT):

@@ -20,6 +20,9 @@ from polyarch.errors import Location
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.platform import Platform
 
+LOCAL = "local"  # an origin: the local store
+LAYOUT = "oci-layout:"  # the beginning of one: a layout on disk
+
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What all operations share. Inputs are given by the vertex, by position.

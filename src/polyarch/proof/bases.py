@@ -15,6 +15,8 @@ from polyarch.content.walk import children, pick, variants
 from polyarch.errors import ContentError, NotFoundError, PolyarchError, UsageError
 from polyarch.graph.convert import BaseImage
 from polyarch.graph.stages import StageState
+from polyarch.graph.vertex import LAYOUT as LAYOUT
+from polyarch.graph.vertex import LOCAL as LOCAL
 from polyarch.image.locate import locate
 from polyarch.image.sparse import SparseStore
 from polyarch.oci import platform as platforms
@@ -26,8 +28,6 @@ from polyarch.oci.reference import Reference
 from polyarch.proof.closest import closest
 from polyarch.registry.client import Client
 
-LOCAL = "local"
-LAYOUT = "oci-layout:"
 _MAX_CLOSEST = 4  # images for which others are looked for
 
 

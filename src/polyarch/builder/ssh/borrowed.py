@@ -20,6 +20,7 @@ from polyarch.builder.wire.peer import Peer
 from polyarch.content.store import Store
 from polyarch.content.verify import verified
 from polyarch.errors import NotFoundError, PolyarchError
+from polyarch.graph.vertex import LOCAL
 from polyarch.image.cache_table import Layer as CachedLayer
 from polyarch.image.origins import Origins
 from polyarch.image.sparse import LAYOUT_PREFIX
@@ -28,7 +29,6 @@ from polyarch.layer.store import LayerStore
 from polyarch.layer.stored import StoredLayer
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.reference import Reference
-from polyarch.proof.bases import LOCAL
 from polyarch.registry.client import Client
 from polyarch.registry.config import is_loopback
 from polyarch.registry.credentials import Credential

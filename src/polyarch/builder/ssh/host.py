@@ -32,6 +32,7 @@ def serve(grace: float) -> int:
     pipe = _standard()
     session = secrets.token_hex(16)
     pipe.write(hello.encode(_introduce(session, 0), node=True))
+    conversation = _Conversation(session, pipe, grace)  # imports much, while the client does the same
     try:
         theirs = hello.read(pipe, node=False)
     except (OSError, EOFError):
@@ -42,7 +43,7 @@ def serve(grace: float) -> int:
             detail=f"this side speaks protocol {hello.PROTOCOL}, the client {theirs.protocol}",
             reason="node-version",
         )
-    return _Conversation(session, pipe, grace).run()
+    return conversation.run()
 
 
 def attach(session: str) -> int:
@@ -94,10 +95,11 @@ class _Conversation:
         self._service = Service(State.default())
         self._peer = Peer(self._service.handlers(), first=2, left=self._ended.set)
         self._service.peer = self._peer
-        self._peer.link.attach(pipe, 0)
+        self._pipe = pipe
 
     def run(self) -> int:
         """Wait for the end; then stop everything that still runs."""
+        self._peer.link.attach(self._pipe, 0)
         folder = _folder(self._session)
         folder.mkdir(mode=0o700)
         try:

@@ -23,7 +23,7 @@ from polyarch.builder.wire.peer import Call, Peer
 from polyarch.content.copy import Repository
 from polyarch.content.verify import verified
 from polyarch.errors import CancelledError, PolyarchError
-from polyarch.graph.vertex import Graph, ImageOp
+from polyarch.graph.vertex import LAYOUT, LOCAL, Graph, ImageOp
 from polyarch.layer import toc as tocs
 from polyarch.layer.distant import DistantLayer
 from polyarch.layer.entry import Entry, Toc
@@ -32,7 +32,6 @@ from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.stored import Kind
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.platform import Platform
-from polyarch.proof.bases import LAYOUT, LOCAL
 from polyarch.solver.events import EventSink, Warning
 from polyarch.solver.scheduler import Finding
 
