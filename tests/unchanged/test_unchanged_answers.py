@@ -116,12 +116,27 @@ def test_words_environment_and_files_decide(words: list[str]) -> None:
     assert changed.in_full and "DONE" in changed.shown
 
 
-@pytest.mark.parametrize("more", ["--iidfile=ID", "--metadata-file=META", "--progress=rawjson"])
-def test_what_others_read_is_written_every_time(words: list[str], tmp_path: Path, more: str) -> None:
-    more = more.replace("ID", str(tmp_path / "id")).replace("META", str(tmp_path / "meta"))
-    polyarch(*words, more)
-    (tmp_path / "id").unlink(missing_ok=True)
-    assert polyarch(*words, more).in_full
+def test_what_others_read_is_written_every_time(words: list[str], state: State, tmp_path: Path) -> None:
+    identity, metadata = tmp_path / "id", tmp_path / "more" / "metadata"
+    metadata.parent.mkdir()
+    words += [f"--iidfile={identity}", f"--metadata-file={metadata}"]
+    polyarch(*words)
+    first, said = identity.read_text(), json.loads(metadata.read_text())
+    identity.unlink()
+    assert not polyarch(*words).in_full
+    again = json.loads(metadata.read_text())
+    assert identity.read_text() == first
+    assert again.pop("buildx.build.ref") != said.pop("buildx.build.ref")
+    assert again == said
+    assert len(list(state.history.glob("*.jsonl"))) == 2
+    shutil.rmtree(metadata.parent)
+    with pytest.raises(AssertionError, match="mkdir"):
+        polyarch(*words)
+
+
+def test_events_are_those_of_a_build(words: list[str]) -> None:
+    polyarch(*words, "--progress=rawjson")
+    assert polyarch(*words, "--progress=rawjson").in_full
 
 
 def test_a_record_that_is_damaged_old_or_foreign_is_none(words: list[str], state: State) -> None:

@@ -27,7 +27,7 @@ from polyarch.unchanged.witness import _COVERED, _COVERED_OUTPUT, Witness
 DOCKERFILE = "FROM {base}\nCOPY . /app/\n"
 # What a request may hold that gets no record; see the last test.
 NOT_COVERED = """secrets agents no_cache no_cache_stages cache_from cache_to if_tag_is builder fallback
-part part_of part_repository done begun accelerate emulator_timeout resources"""
+part part_of part_repository done begun accelerate emulator_timeout frontend resources"""
 OUTPUT_NOT_COVERED = "destination push_by_digest name_canonical tar platform_split context"
 
 

@@ -17,6 +17,7 @@ import click
 from polyarch.cli.docker_flags import DockerCommand
 from polyarch.cli.limits import limit_options
 from polyarch.cli.quickly import importing
+from polyarch.cli.unchanged import write
 
 if TYPE_CHECKING:
     from polyarch.builder.instance import Builder
@@ -262,13 +263,15 @@ def _run(request: BuildRequest, options: dict[str, Any]) -> int:
         outcome = pipeline.run(
             request, events=keeper.watching(events), cancelled=cancelled, witness=keeper.witness
         )
-    _write_files(outcome, options)
+    written = _texts_of(outcome, options)
+    for path, text in written.items():
+        _write(path, text)
     lines = summary_lines(outcome)
     if mode == "quiet":
         print(outcome.summary.image_id or outcome.digest)
     elif mode != "rawjson":  # what reads JSON reads nothing else
         print("\n".join(lines), file=sys.stderr)
-    keeper.keep(outcome, mode, lines)
+    keeper.keep(outcome, mode, lines, written)
     return 0
 
 
@@ -340,26 +343,23 @@ def _check_files(request: BuildRequest, options: dict[str, Any]) -> None:
             )
 
 
-def _write_files(outcome: BuildOutcome, options: dict[str, Any]) -> None:
+def _texts_of(outcome: BuildOutcome, options: dict[str, Any]) -> dict[str, str]:
+    """The files that were asked for, by path."""
+    found = {}
     if options["iidfile"]:
-        _write(Path(options["iidfile"]), outcome.summary.image_id)
+        found[options["iidfile"]] = outcome.summary.image_id
     if options["metadata_file"]:
-        _write(Path(options["metadata_file"]), json.dumps(_metadata(outcome), indent=2) + "\n")
+        found[options["metadata_file"]] = json.dumps(_metadata(outcome), indent=2) + "\n"
+    return found
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file's content at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: str, text: str) -> None:
     try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            from polyarch.errors import PolyarchError
+        write(path, text)
+    except OSError as error:
+        from polyarch.errors import PolyarchError
 
-            raise PolyarchError(f"cannot write {path}: {error.strerror}", reason="write-failed") from error
-        raise
+        raise PolyarchError(f"cannot write {path}: {error.strerror}", reason="write-failed") from error
 
 
 def _metadata(outcome: BuildOutcome) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from polyarch.unchanged.witness import Witness
 
 
 class Keeper:
-    """For one build with the command line ``words``. What writes more than an image is always done in full,
-    and so is what others read while it happens (rawjson)."""
+    """For one build with the command line ``words``. What others read while it happens (rawjson) is always
+    done in full."""
 
     def __init__(self, words: Sequence[str], request: BuildRequest, options: Mapping[str, Any]) -> None:
         self._words = words
         self._warnings: list[str] = []
-        writes = options["iidfile"] or options["metadata_file"] or options["progress"] == "rawjson"
-        kept = words[:1] == ("build",) and not writes
+        kept = words[:1] == ("build",) and options["progress"] != "rawjson"
         self.witness = Witness(request, State.default()) if kept else None
 
     def watching(self, events: EventSink) -> EventSink:
@@ -36,15 +35,19 @@ class Keeper:
 
         return send
 
-    def keep(self, outcome: BuildOutcome, mode: str, lines: Sequence[str]) -> None:
-        """The build is done. ``lines`` are its summary, of which the last says how long it took."""
+    def keep(
+        self, outcome: BuildOutcome, mode: str, lines: Sequence[str], written: Mapping[str, str]
+    ) -> None:
+        """The build is done. ``lines`` are its summary, of which the last says how long it took; ``written``
+        is the content of the files it was asked to write."""
         if self.witness is None:
             return
         if self.witness.record is None:
             record.discard(self._words)
             return
         identity = outcome.summary.image_id or outcome.digest
-        said = {"mode": mode, "id": identity, "warnings": self._warnings, "lines": lines[:-1]}
+        said: dict[str, Any] = {"mode": mode, "id": identity, "warnings": self._warnings, "lines": lines[:-1]}
+        said |= {"build": outcome.id, "written": dict(written)}
         told = _record_of(outcome.id)
         record.save(self._words, {**self.witness.record, **said, **({"history": told} if told else {})})
 

@@ -27,10 +27,13 @@ def answer(words: Sequence[str]) -> int | None:
         found = record.load(words)
         if found is None or not facts.hold(found, state_root()):
             return None
-        if "history" in found:
-            from polyarch.history.keeping import FOLDER, again
+        from polyarch.history import keeping
 
-            again(os.path.join(state_root(), FOLDER), found["history"], began)
+        id = keeping.new_id()
+        for path, text in found["written"].items():
+            write(path, text.replace(found["build"], id))
+        if "history" in found:
+            keeping.again(os.path.join(state_root(), keeping.FOLDER), found["history"], began, id)
         shown, printed = _texts(found, time.monotonic() - started)
     except Exception:
         if os.environ.get("POLYARCH_DEBUG"):
@@ -47,6 +50,22 @@ def answer(words: Sequence[str]) -> int | None:
         sys.stderr.close()
         return 141
     return 0
+
+
+def write(path: str, text: str) -> None:
+    """Replace a file's content at once."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    try:
+        with open(temporary, "w") as stream:
+            stream.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it was never there
+        raise
 
 
 def _texts(found: dict[str, Any], seconds: float) -> tuple[str, str]:

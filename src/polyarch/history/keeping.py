@@ -38,11 +38,11 @@ def file_name(id: str, at: float) -> str:
     return f"{max(0, int(at * 1000)):013d}-{id}{SUFFIX}"
 
 
-def again(folder: str, like: Mapping[str, Any], began: float) -> None:
-    """Record a build that found everything as it was. ``like`` is the finished record of the one before:
-    ``began`` and ``finished`` are its first and last line, ``plan`` the text of its plan, ``vertices`` the
-    digests in it. What cannot be written is left out."""
-    id, now = new_id(), time.time()
+def again(folder: str, like: Mapping[str, Any], began: float, id: str) -> None:
+    """Record the build ``id``, which found everything as it was. ``like`` is the finished record of the one
+    before: ``began`` and ``finished`` are its first and last line, ``plan`` the text of its plan,
+    ``vertices`` the digests in it. What cannot be written is left out."""
+    now = time.time()
     lines = [json.dumps({**like["began"], "id": id, "at": began}), like["plan"]]
     for digest in like["vertices"]:
         lines.append(json.dumps({"line": "started", "vertex": digest, "at": began}))
