@@ -6,9 +6,15 @@ import base64
 import json
 from pathlib import Path
 
+import pytest
+
+from polyarch.cli.main import main
+from polyarch.content.state import State
 from polyarch.registry.config import Config
 from polyarch.registry.credentials import ConfigFiles
 from polyarch.registry.diagnosis import logins, registries
+from polyarch.registry.server.running import serve_in_thread
+from polyarch.testing.guarded_registry import Guard
 
 
 def auth(name: str, password: str) -> dict[str, str]:
@@ -49,3 +55,22 @@ def test_whether_they_agree(tmp_path: Path, registry: str) -> None:
     assert by_name["e.example"].works is False and by_name["e.example"].remedy == "polyarch login e.example"
     assert by_name["old.example"].detail == "the credential of me has expired"
     assert "secret" not in repr(by_name)
+
+
+@pytest.mark.parametrize(("password", "works"), [("secret", True), ("wrong", False)])
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+def test_a_registry_that_asks(tmp_path: Path, kind: str, password: str, works: bool) -> None:
+    with serve_in_thread(tmp_path / "registry", wrap=Guard(kind=kind).wrap) as address:
+        (login,) = logins(files(tmp_path, auths={address: auth("user", password)}), Config())
+    assert login.works is works, login
+    assert login.detail == ("accepts user" if works else "the credential of user is not accepted")
+
+
+def test_the_command(
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setattr("polyarch.executor.diagnosis._platforms", lambda emulators: iter(()))
+    files(tmp_path, auths={"127.0.0.1:9": auth("me", "x")})
+    main(["doctor"])
+    assert "login 127.0.0.1:9" in capsys.readouterr().out
