@@ -154,6 +154,13 @@ BROKEN: dict[str, Broken] = {
     "amd64 on Windows for arm64": Broken("windows/arm64", Image(
         {"Files/app/run.exe": pe()}, (r"C:\App\run.exe",)),
         "WrongArchitecture", "Files/app/run.exe", "amd64"),
+    "behind cmd": Broken("windows/arm64", Image(
+        {"Files/Windows/System32/cmd.exe": pe(0xAA64), "Files/app/run.exe": pe()},
+        ("cmd", "/S", "/C", r'cd \app && "C:\app\run.exe" --x')),
+        "WrongArchitecture", "Files/app/run.exe", "amd64"),
+    "behind PowerShell": Broken("windows/arm64", Image(
+        {"Files/tools/run.exe": pe()}, ("powershell", "-Command", "run --x"), env=[r"PATH=C:\Tools"]),
+        "WrongArchitecture", "Files/tools/run.exe", "amd64"),
     "a Linux program on Windows": Broken("windows/amd64", Image(
         {"Files/app/run": elf("amd64")}, (r"C:\app\run",)), "WrongArchitecture", "Files/app/run", "elf"),
     "in Windows' PATH": Broken("windows/amd64", Image(

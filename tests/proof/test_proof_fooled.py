@@ -74,6 +74,12 @@ FOOLING: dict[str, Image] = {
     "behind a link in the script": script("exec /current/app\n").__class__(
         {**NATIVE, "srv/app": AMD64, "current": "srv", "start.sh": b"#!/bin/sh\nexec /current/app\n"},
         ("/start.sh",)),
+    "a service of s6": Image({**NATIVE, "init": b"#!/bin/sh\n", "srv/app": AMD64,
+                              "etc/services.d/app/run": b"#!/usr/bin/with-contenv sh\nexec /srv/app\n",
+                              "usr/bin/with-contenv": ARM64}, ("/init",)),
+    "a service of runit": Image({**NATIVE, "sbin/runsvdir": ARM64, "srv/app": AMD64,
+                                 "etc/service/app/run": b"#!/bin/sh\nexec 2>&1\nexec chpst -u app /srv/app\n",
+                                 "bin/chpst": ARM64}, ("runsvdir", "/etc/service")),
     "hidden and put back": Image({**NATIVE, "srv/app": ARM64}, ("/srv/app",), layers=[{"srv/app": AMD64}]),
 }  # fmt: skip
 
@@ -158,6 +164,9 @@ def started(text: str, *arguments: str, **environment: str) -> list[tuple[str, b
         ("case $1 in a) /x;; b|c) /y;; esac\n/z", [("/x", False), ("/y", False), ("/z", True)]),
         ("f() { /a; }\n/b", [("f", True), ("/a", False), ("/b", True)]),
         ("exec /a\n/b", [("exec", True), ("/a", True)]),
+        ("exec 2>&1\n/a >/dev/null 2>/x </y && /b>z", [("exec", True), ("/a", True), ("/b", True)]),
+        ("cat <<-'E' >/x\n/a\n  E\n/b", [("cat", True), ("/b", True)]),
+        ("cat <<E\n/a $(\n", [("cat", True)]),
         ("X=1 /a $X", [("/a", True)]),
         ("$UNKNOWN/a", []),
         ("${X:-/a} b", [("/a", True)]),

@@ -22,7 +22,7 @@ from polyarch.proof.labels import Contents, Label, check_alike, check_labels, ra
 from polyarch.proof.program import Program, of_stream
 from polyarch.proof.variant import prove
 
-VERSION = 2  # of the rules: verdicts of others are not used
+VERSION = 3  # of the rules: verdicts of others are not used
 _CHEAP_BYTES = 4 << 20  # a compressed layer of a base that may be unpacked for the proof's sake
 
 

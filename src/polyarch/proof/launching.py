@@ -30,10 +30,12 @@ _KEYWORDS = _OPENS | _CLOSES | frozenset("then do else elif in ! time function".
 _TESTS = frozenset(("[", "[[", "test", "command", "which", "type", "grep", "pgrep", "hash", "false"))
 _TOKEN = re.compile(
     r"(?P<space>(?:[ \t\r]|\\\n)+)|(?P<comment>(?<![^\s;|&(])#[^\n]*)|"
+    r"(?P<redirection>\d*(?:<<-?|>>|>\||<|>)(?:&[\d-]*)?[ \t]*(?:'[^']*'|\"[^\"\n]*\"|[^\s;|&()<>'\"`]+)?)|"
     r"(?P<separator>&&|\|\||;;|\$\(|[;|&\n()`])|"
-    r"(?P<word>(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|\$\{[^}]*\}|\$(?!\()|\\.|[^\s;|&()`'\"\\$])+)|(?P<odd>.)",
+    r"(?P<word>(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|\$\{[^}]*\}|\$(?!\()|\\.|[^\s;|&()<>`'\"\\$])+)|(?P<odd>.)",
     re.S,
 )
+_HEREDOC = re.compile(r"(<<-?[ \t]*(['\"]?)(\w+)\2[^\n]*\n).*?(?:\n[ \t]*\3[ \t]*(?=\n|$)|$)", re.S)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?\}|(\w+|@|\*))")
 _MAX_DEPTH = 6
 _MAX_STEPS = 400
@@ -181,7 +183,7 @@ def _steps(text: str) -> Iterator[_Step]:
     """The simple commands of a text, those in functions and substitutions as conditional ones."""
     state = _Nesting()
     step = _Step()
-    for match in _TOKEN.finditer(text):
+    for match in _TOKEN.finditer(_HEREDOC.sub(r"\1", text)):
         kind, token = match.lastgroup, match[0]
         if state.pattern:
             state.in_pattern(token)

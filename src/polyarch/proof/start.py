@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,10 @@ from polyarch.proof.program import Program
 from polyarch.proof.windows import check_windows
 
 _MAX_LAUNCHES = 500
+_SUPERVISORS = frozenset("init s6-svscan runsvdir runit runit-init my_init s6-init".split())
+_SERVICE = re.compile(
+    r"(?:etc|run|var)/(?:s6/|sv/|service/|services\.d/|s6-overlay/s6-rc\.d/|s6-rc\.d/)[^/]+/run$"
+)
 _MAX_INTERPRETERS = 5  # scripts whose interpreter is a script …
 _SYSTEMS = {"pe": "Windows", "efi": "the firmware", "macho": "macOS", "macho-object": "macOS"}
 
@@ -46,6 +51,7 @@ def check_start(evidence: Evidence) -> Iterator[Finding]:
         return
     start = _Start(evidence)
     yield from start.check(words)
+    yield from start.services(words)
     if settings.entrypoint and settings.cmd:  # a script that ends in exec "$@", most of the time
         yield from start.check(settings.cmd, certain=False)
     test = settings.healthcheck.test if settings.healthcheck else None
@@ -65,12 +71,7 @@ class _Start:
 
     def check(self, words: Sequence[str], *, certain: bool = True) -> Iterator[Finding]:
         """What keeps a command line from running, and what it starts in turn."""
-        around = Surroundings(
-            posixpath.join("/", self.evidence.settings.working_dir or "/"),
-            self.evidence.environment,
-            lambda name, directory: find_program(self.evidence, name, directory) is not None,
-            tuple(words),
-        )
+        around = self._around(words)
         for number, launch in enumerate(launches([word for word in words if word], around)):
             if number > _MAX_LAUNCHES:
                 return
@@ -81,6 +82,23 @@ class _Start:
                 yield from self._program(path, replace(launch, certain=launch.certain and certain), around)
             elif number == 0 and certain and self.evidence.complete:
                 yield from _missing(self.evidence, launch.name)
+
+    def _around(self, words: Sequence[str]) -> Surroundings:
+        return Surroundings(
+            posixpath.join("/", self.evidence.settings.working_dir or "/"),
+            self.evidence.environment,
+            lambda name, directory: find_program(self.evidence, name, directory) is not None,
+            tuple(words),
+        )
+
+    def services(self, words: Sequence[str]) -> Iterator[Finding]:
+        """What supervisors start that have a folder with a script for each service (s6, runit)."""
+        if not any(word.rpartition("/")[2] in _SUPERVISORS for word in words[:3]):
+            return
+        around = self._around(())
+        for path in self.evidence.names.get("run", ()):
+            if _SERVICE.match(path) and self.evidence.file(path) is not None:
+                yield from self._program(path, Launch(path, "/", certain=False), around)
 
     def _program(self, path: str, launch: Launch, around: Surroundings, depth: int = 0) -> Iterator[Finding]:
         """``path`` and, where it is a shell's script, what that starts."""

@@ -14,10 +14,33 @@ _WINDOWS_PATH = r"C:\Windows\system32;C:\Windows"
 
 
 def check_windows(evidence: Evidence, words: Sequence[str]) -> Iterator[Finding]:
-    """The first word alone; files lie under ``Files``, and names do not tell capitals."""
+    """The first word, and what a shell is told to start."""
+    seen: set[str] = set()
+    for name in _programs(words):
+        path = _find(evidence, name.strip('"'))
+        if path is not None and path not in seen:
+            seen.add(path)
+            yield from _check_windows_program(evidence, path)
+
+
+def _programs(words: Sequence[str]) -> Iterator[str]:
+    """The first word, and what a shell is told to start."""
     if not words:
         return
-    name = words[0].strip('"')
+    yield words[0]
+    shell = re.sub(r".*[\\/]", "", words[0].strip('"')).lower().removesuffix(".exe")
+    options = {"cmd": ("/c", "/k"), "powershell": ("-command", "-c"), "pwsh": ("-command", "-c")}
+    for number, word in enumerate(words[1:], 1):
+        if word.lower() in options.get(shell, ()) and number + 1 < len(words):
+            text = " ".join(words[number + 1 :])
+            for piece in re.split(r"&&|\|\||[&|;]", text):
+                if match := re.match(r'\s*(?:&\s*)?(?:"([^"]+)"|([^\s"]+))', piece):
+                    yield match[1] or match[2]
+            return
+
+
+def _find(evidence: Evidence, name: str) -> str | None:
+    """The file that Windows would start for ``name``; None where there is none in the image."""
     folders = [""]
     if "\\" not in name and "/" not in name:
         search = {key.upper(): value for key, value in evidence.environment.items()}.get(
@@ -28,8 +51,8 @@ def check_windows(evidence: Evidence, words: Sequence[str]) -> Iterator[Finding]
         for extension in _EXTENSIONS:
             path = _windows_file(evidence, f"{folder}/{name}{extension}" if folder else name + extension)
             if path is not None:
-                yield from _check_windows_program(evidence, path)
-                return
+                return path
+    return None
 
 
 def _check_windows_program(evidence: Evidence, path: str) -> Iterator[Finding]:
