@@ -20,7 +20,7 @@ from polyarch.builder.ssh.lending import Lender
 from polyarch.content.layout import Layout
 from polyarch.content.state import State
 from polyarch.errors import StepError
-from polyarch.export import output
+from polyarch.export import cache_options, output
 from polyarch.image.inspect import inspect
 from polyarch.image.locate import local_store
 from polyarch.layer.layer import Privilege
@@ -261,3 +261,26 @@ def test_several_nodes_in_one_display(state: State, busybox: str, hosts: Hosts, 
     ]
     names = {e.name for e in seen.events if isinstance(e, VertexCompleted) and "RUN" in e.name}
     assert {name.split("] ")[0] for name in names} == {"[near", "[far"}
+
+
+@pytest.mark.parametrize("kind", ["registry", "local"])
+def test_caches_go_by_a_node_both_ways(
+    state: State, busybox: str, hosts: Hosts, registry: str, tmp_path: Path, kind: str
+) -> None:
+    folder = context(
+        tmp_path / "c",
+        f"FROM {busybox} AS made\nCOPY a /a\nRUN cat /a > /b; echo made\n"
+        f"FROM {busybox}\nCOPY --from=made /b /b\nRUN cat /b > /c\n",
+        a="a",
+    )
+    place = f"ref={registry}/cache:1" if kind == "registry" else f"dest={tmp_path}/cache"
+    source = f"ref={registry}/cache:1" if kind == "registry" else f"src={tmp_path}/cache"
+    written = cache_options.parse_to([f"type={kind},{place},mode=max"])
+    other = State(tmp_path / "other")
+    shutil.copytree(state.root, other.root)
+    first = build(folder, one(hosts.add("first").record()), state, cache_to=written)
+    seen = Seen()
+    caches = cache_options.parse_from([f"type={kind},{source}"])
+    second = build(folder, one(hosts.add("second").record()), other, seen=seen, cache_from=caches)
+    assert seen.ran("RUN") == 0 == seen.ran("COPY")
+    assert first.digest == second.digest
