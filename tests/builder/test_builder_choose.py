@@ -216,6 +216,10 @@ def test_nobody_is_asked_where_everything_was_declared() -> None:
     assert [(one.node.name, one.reason) for one in found] == [("b", "declared"), ("a", "declared")]
 
 
+def test_a_builder_without_nodes() -> None:
+    assert assign(Builder(name="b"), _platforms("linux/amd64"), lambda record: ()) == []
+
+
 def test_reasons() -> None:
     builder = _builder({"a": "linux/amd64", "b": "linux/arm64"})
     reported = {"a": _platforms("linux/386"), "b": ()}

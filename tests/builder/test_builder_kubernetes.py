@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,9 +14,12 @@ grpc = pytest.importorskip("grpc")
 pytest.importorskip("kubernetes")
 
 from polyarch.builder import fleet  # noqa: E402  # after the skips
+from polyarch.builder.booting import Booting  # noqa: E402
 from polyarch.builder.buildkit.protocol import control_pb2 as control  # noqa: E402
 from polyarch.builder.buildkit.protocol import llb_pb2, worker_pb2  # noqa: E402
+from polyarch.builder.connect import connect  # noqa: E402
 from polyarch.builder.create import Wish, create  # noqa: E402
+from polyarch.builder.embedded import Surroundings  # noqa: E402
 from polyarch.builder.instance import NodeRecord  # noqa: E402
 from polyarch.builder.kubernetes import driver, manifest  # noqa: E402
 from polyarch.builder.kubernetes.settings import Settings, cluster_name  # noqa: E402
@@ -145,6 +148,23 @@ def test_every_platform_has_its_own_pods(cluster: Cluster, state: State) -> None
     assert pods == {"k0": {"kubernetes.io/arch": "amd64"}, "k1": {"kubernetes.io/arch": "arm64"}}
     reports = fleet.reports(nodes, state)
     assert [str(one.native[0]) for one in reports] == ["linux/amd64", "linux/arm64"]
+
+
+def test_a_build_tells_that_it_waits_for_pods(cluster: Cluster, state: State) -> None:
+    node = _node(state)
+    events: list[object] = []
+    home, around = cast(Any, None), Surroundings()
+    with Booting("k0", events.append) as booting:
+        opened = connect(node, home, around, booting.tell)
+    try:
+        assert [str(platform) for platform in opened.platforms] == ["linux/arm64"]
+    finally:
+        opened.close()
+    kinds = [type(event).__name__ for event in events]
+    assert kinds == ["VertexStarted", "VertexLog", "VertexLog", "VertexCompleted"]
+    with Booting("k0", events.append) as booting:  # it runs now, and nothing is told
+        connect(node, home, around, booting.tell).close()
+    assert len(events) == 4
 
 
 def test_new_settings_replace_the_deployment_and_its_configuration(

@@ -43,6 +43,8 @@ def assign(
     """Every platform to a node. Nodes come in the order their first platform is wanted in; those without work
     are left out. ``natives`` and ``emulated`` are asked only for what declarations do not settle.
     """
+    if not builder.nodes:
+        return []
     chosen: dict[str, list[tuple[Platform, str]]] = {}
     for platform in wanted:
         record, reason = _choose(builder, platform, natives, emulated)

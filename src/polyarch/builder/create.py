@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -183,6 +184,8 @@ def _notes(wish: Wish, known: NodeRecord | None, node: NodeRecord) -> list[str]:
         for option, given in (("--buildkitd-flags", wish.flags), ("--buildkitd-config", wish.config)):
             if given:
                 notes.append(f"{option} has no effect: the driver {node.driver} starts no daemon")
+    elif find_spec("kubernetes") is None:
+        notes.append("the driver kubernetes needs a Python package: pip install 'polyarch[kubernetes]'")
     elif known is not None and node != known:
         notes.append("new settings are used by the next inspect --bootstrap")
     return notes

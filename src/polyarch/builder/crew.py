@@ -10,6 +10,7 @@ from threading import Event, RLock
 
 import msgspec
 
+from polyarch.builder.booting import Booting
 from polyarch.builder.connect import connect
 from polyarch.builder.embedded import EmbeddedNode, Surroundings
 from polyarch.builder.instance import Builder, NodeRecord
@@ -92,6 +93,8 @@ class Crew:
         self._keep_going = keep_going
         self.failures: dict[str, BaseException] = {}
         self._lock = RLock()
+        self._events: EventSink = solver_events.ignore
+        self._emulated: dict[str, Sequence[Platform]] = {}
 
     def close(self) -> None:
         """Close every node that was reached."""
@@ -108,7 +111,8 @@ class Crew:
             if name in self._lost:
                 raise self._lost[name]
             if name not in self._nodes:
-                self._nodes[name] = connect(self._record(name), self.home, self._around)
+                with Booting(name, self._events) as booting:
+                    self._nodes[name] = connect(self._record(name), self.home, self._around, booting.tell)
             return self._nodes[name]
 
     def _record(self, name: str) -> NodeRecord:
@@ -122,6 +126,7 @@ class Crew:
     def shares(self, wanted: Sequence[Platform], events: EventSink) -> tuple[Share, ...]:
         """Which node makes which of ``wanted``. A node that cannot be reached is warned of, and others take
         its platforms; NodeLostError where none can."""
+        self._events = events
         while True:
             alive = [record for record in self._builder.nodes if record.name not in self._lost]
             if not alive:
@@ -163,8 +168,10 @@ class Crew:
         """What the node says it emulates."""
         if record.name in self._silent:
             return ()
-        node = self.node(record.name)
-        return node.report().emulated if isinstance(node, Reports) else ()
+        if record.name not in self._emulated:
+            node = self.node(record.name)
+            self._emulated[record.name] = node.report().emulated if isinstance(node, Reports) else ()
+        return self._emulated[record.name]
 
     def _check_replacements(self, shares: Sequence[Share]) -> None:
         """Platforms of a lost node are not emulated elsewhere unless that is wanted."""

@@ -49,7 +49,7 @@ def ask_all(
             found[number] = Answered(node, ask(node))
         except PolyarchError as error:
             found[number] = Answered(node, error=error)
-        except OSError as error:
+        except Exception as error:  # whatever a library raises: others' answers are to be seen all the same
             failure = PolyarchError(f"node {node.name}: {error}", reason="node-failed")
             found[number] = Answered(node, error=failure)
 

@@ -25,13 +25,13 @@ _DIAL = ("buildctl", "dial-stdio")
 _PAUSE = 0.5  # seconds between two looks at pods that start
 
 
-def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings) -> BuildKitNode:
+def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings, tell: Tell) -> BuildKitNode:
     """The daemon in one of the node's pods, which are started if they do not run. NodeLostError where there
     is no cluster, or its pods do not start."""
     settings = Settings.of(record)
     try:
         cluster = _cluster(settings)
-        _start(cluster, settings, lambda text: None)
+        _start(cluster, settings, tell)
         pod = _choose(cluster, settings, os.getcwd())
     except PolyarchError as error:
         raise NodeLostError(
