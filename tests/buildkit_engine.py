@@ -33,7 +33,11 @@ mount -t proc proc "$ROOT/proc"
 mount --rbind /sys "$ROOT/sys"
 mount --rbind /dev "$ROOT/dev"
 for name in run tmp var/lib/docker; do mkdir -p "$WORK/$name"; mount --bind "$WORK/$name" "$ROOT/$name"; done
-exec chroot "$ROOT" /usr/sbin/dockerd --config-file /run/daemon.json -H unix:///run/docker.sock
+mkdir -p "$ROOT/mnt/old"
+cd "$ROOT"
+pivot_root . mnt/old
+exec chroot . sh -c 'umount -l /mnt/old; exec /usr/sbin/dockerd --config-file /run/daemon.json \
+    -H unix:///run/docker.sock'
 """
 
 

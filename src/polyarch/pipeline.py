@@ -323,7 +323,8 @@ def _client(request: BuildRequest) -> Client:
 
 def _imports(request: BuildRequest, client: Client, events: EventSink) -> CacheImport:
     """Where results of other machines may be found."""
-    return CacheImport(request.cache_from, request.platforms or (platforms.host(),), client, events)
+    options = () if request.builder.is_daemons else request.cache_from  # they look by themselves
+    return CacheImport(options, request.platforms or (platforms.host(),), client, events)
 
 
 def plan_build(

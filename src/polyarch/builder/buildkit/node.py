@@ -207,24 +207,24 @@ class _Solve:
         session = self.node.open_session(contents, directories)
         stop = _Stop(self.cancelled)
         try:
+            self._write_caches(session, stop)
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="buildkit") as pool:
                 running = {
                     digest: pool.submit(self._one, digest, session, bases, stop)
                     for digest in self.translation.definitions
                 }
-                found = self._collect(running, stop)
-            self._write_caches(session, stop)
-            return found
+                return self._collect(running, stop)
         finally:
             session.close()
 
     def _write_caches(self, session: Session, stop: Event) -> None:
-        """Let the daemon write its caches, of everything at once: one request would replace another's."""
+        """Let the daemon write its caches: of everything at once, for one request would replace another's,
+        and first, for what it has just done it tells by names that mean nothing elsewhere."""
         caches = self.node.caches
         if entries := caches.written():
             request = control.SolveRequest(
                 definition=self.translation.everything,
-                cache=control.CacheOptions(exports=entries),
+                cache=control.CacheOptions(imports=self.imports, exports=entries),
                 entitlements=self.node.entitlements,
             )
             caches.name(self._ask(request, session, stop))
