@@ -246,6 +246,17 @@ def test_what_is_not_covered_gets_no_record(world: World, more: dict[str, object
     assert not Witness(request, world.state)._eligible
 
 
+def test_a_time_from_elsewhere_gets_no_record(world: World) -> None:
+    given = world.request(build_args={"SOURCE_DATE_EPOCH": "1700000000"})
+    assert world.holds(world.build(given))
+    url = f"http://{world.registry}/v2/"
+    text = f"FROM scratch AS source\nADD {url} /\nFROM scratch\nCOPY src /src/\n"
+    (world.context / "Dockerfile").write_text("ARG SOURCE_DATE_EPOCH=source\n" + text)
+    time.sleep(0.06)
+    assert world.build() is None
+    assert world.holds(world.build(given))
+
+
 def test_remote_sources_get_no_record(world: World) -> None:
     (world.context / "Dockerfile").write_text(f"FROM scratch\nADD http://{world.registry}/v2/ /answer\n")
     time.sleep(0.06)

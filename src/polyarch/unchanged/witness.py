@@ -78,6 +78,8 @@ class Witness:
             return
         if not all(isinstance(vertex.op, _COVERED_OPS) for vertex in plan.graph.vertices.values()):
             return
+        if plan.options.build_args != self._request.build_args:
+            return  # a time that was found somewhere, perhaps in a repository's newest commit
         if _states(self._files) != self._files or not self._rested():
             return
         names = self._names(plan, summary.descriptor)
