@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from polyarch.cli.builder_rows import binary, shortened
+from polyarch.builder.instance import Builder, NodeRecord
+from polyarch.builder.report import NodeReport
+from polyarch.cli.builder_rows import Row, binary, details, shortened
 from polyarch.content.state import State
-from polyarch.oci.platform import host
+from polyarch.oci.platform import Platform, host
 from tests.cli.conftest import Run
 
 
@@ -192,6 +194,19 @@ def test_du_and_prune_ask_every_node(polyarch: Run, state: State) -> None:
 )
 def test_platforms_in_a_table(texts: str, expected: str) -> None:
     assert shortened(texts.split()) == expected
+
+
+def test_declared_platforms_stand_where_they_belong() -> None:
+    amd, arm, s390x = (Platform.parse(f"linux/{name}") for name in ("amd64", "arm64", "s390x"))
+    node = NodeRecord(name="n", platforms=(arm, amd))
+    report = NodeReport(native=(amd,), emulated=(arm, s390x))
+    row = Row("b", Builder(name="b", nodes=(node,)), (report,))
+    lines = dict(line for line in details(row) if isinstance(line, tuple))
+    assert lines["Platforms:"] == "linux/amd64*"
+    assert lines["Emulated:"] == "linux/arm64*, linux/s390x"
+    lost = Row("b", Builder(name="b", nodes=(node,)), (NodeReport(status="error", error="gone"),))
+    lines = dict(line for line in details(lost) if isinstance(line, tuple))
+    assert lines["Platforms:"] == "linux/arm64*, linux/amd64*" and "Emulated:" not in lines
 
 
 def test_sizes() -> None:

@@ -11,7 +11,6 @@ from polyarch.builder.instance import Builder, NodeRecord
 from polyarch.builder.report import NodeReport
 from polyarch.cli.govalues import Struct, to_json
 from polyarch.cli.template import Template
-from polyarch.oci.platform import Platform
 
 DEFAULT_TABLE = r"table {{.Name}}\t{{.DriverEndpoint}}\t{{.Status}}\t{{.Buildkit}}\t{{.Platforms}}"
 _HEADERS = {
@@ -232,16 +231,16 @@ def _node_details(node: NodeRecord, report: NodeReport) -> Iterator[tuple[str, s
 
 
 def _platform_lines(node: NodeRecord, report: NodeReport) -> Iterator[tuple[str, str]]:
-    declared = set(node.platforms)
-    stars = [f"{platform}*" for platform in node.platforms]
-
-    def rest(platforms: Sequence[Platform]) -> list[str]:
-        return [str(platform) for platform in platforms if platform not in declared]
-
-    if texts := [*stars, *rest(report.native)]:
-        yield "Platforms:", ", ".join(texts)
-    if texts := rest(report.emulated):
-        yield "Emulated:", ", ".join(texts)
+    """Native platforms and emulated ones; declared ones first, with a star, where they belong."""
+    emulated = [platform for platform in node.platforms if platform in report.emulated]
+    native = [platform for platform in node.platforms if platform not in emulated]
+    for title, declared, reported in (
+        ("Platforms:", native, report.native),
+        ("Emulated:", emulated, report.emulated),
+    ):
+        rest = [str(platform) for platform in reported if platform not in node.platforms]
+        if texts := [*(f"{platform}*" for platform in declared), *rest]:
+            yield title, ", ".join(texts)
 
 
 def _resources(report: NodeReport) -> Iterator[tuple[str, str]]:
