@@ -29,6 +29,7 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OBJECT = re.compile(
     r"/(?:api|apis/apps)/v1/namespaces/([a-z0-9-]+)/(deployments|secrets|pods)(?:/([a-z0-9.-]+))?(?:/(scale|exec))?"
 )
+_MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json")
 Object = dict[str, Any]
 
 
@@ -201,6 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "PUT":
                 body["metadata"].update(namespace=namespace, generation=found["metadata"]["generation"] + 1)
                 objects[namespace, kind, name or ""] = found = body
+            case "PATCH" if part == "scale" and self.headers["Content-Type"] not in _MERGES:
+                return self._status(415, "the body of the request was in an unknown format")
             case "PATCH" if part == "scale":
                 found["spec"]["replicas"] = body["spec"]["replicas"]
                 found["metadata"]["generation"] += 1

@@ -58,6 +58,8 @@ def test_endpoints(driver: str, endpoint: str, expected: tuple[str, str]) -> Non
         ("", "ssh://me:secret@host", "no password"),
         ("", "ssh://host:port", "ort"),
         ("", "ssh://ho st", "white space"),
+        ("", "ssh://host/path", "nothing comes behind"),
+        ("", "tcp://host:1?x=y", "nothing comes behind"),
         ("", "ssh://host\n-x", "ssh"),
         ("", "tcp://host", "port is missing"),
         ("", "unix://relative/path", "absolute path"),

@@ -90,6 +90,12 @@ def test_default_is_not_changed(state: State) -> None:
 
 
 def test_a_platform_belongs_to_the_node_it_was_declared_for_last() -> None:
+    older = NodeRecord(
+        name="2019", endpoint="ssh://w", platforms=(Platform.parse("windows(10.0.17763)/amd64"),)
+    )
+    newer = NodeRecord(name="2022", platforms=(Platform.parse("windows(10.0.20348)/amd64"),))
+    both = Builder(name="w").put(older).put(newer)
+    assert [len(node.platforms) for node in both.nodes] == [1, 1]
     builder = Builder(name="b", nodes=(NodeRecord(name="a", platforms=(AMD, ARM)),)).put(ARM_NODE)
     assert [node.platforms for node in builder.nodes] == [(AMD,), (ARM,)]
     with pytest.raises(UsageError, match="place of node arm"):

@@ -160,6 +160,8 @@ def _checked(driver: str, endpoint: str) -> str:
         raise _wrong(driver, endpoint, "the host is missing")
     if url.hostname.startswith("-") or (url.username or "").startswith("-"):
         raise _wrong(driver, endpoint, "names do not start with a hyphen")
+    if url.scheme in ("ssh", "tcp") and (url.path not in ("", "/") or url.query or url.fragment):
+        raise _wrong(driver, endpoint, "nothing comes behind the host and port")
     if url.scheme == "tcp" and port is None:
         raise _wrong(driver, endpoint, "the port is missing")
     return endpoint

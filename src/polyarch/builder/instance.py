@@ -76,10 +76,10 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                     hint=f"change that node with --node {other.name}, or name another endpoint",
                     reason="duplicate-endpoint",
                 )
-        taken = {str(platform) for platform in node.platforms}
+        taken = {platform.normalized() for platform in node.platforms}
         others = {
             other.name: msgspec.structs.replace(
-                other, platforms=tuple(p for p in other.platforms if str(p) not in taken)
+                other, platforms=tuple(p for p in other.platforms if p.normalized() not in taken)
             )
             for other in self.nodes
         }

@@ -20,6 +20,7 @@ from polyarch.content.state import State
 from polyarch.errors import NotFoundError, PolyarchError, UsageError
 
 _SUFFIX = ".json"
+_MOST = 16 << 20  # bytes of a builder's file
 _PARTIAL = ".partial-"
 VARIABLES = ("POLYARCH_BUILDER", "BUILDX_BUILDER")  # which name the builder to use; the first one set counts
 Change = Callable[[Builder | None], Builder]
@@ -137,7 +138,8 @@ class Builders:
         except UsageError:
             return None  # nothing can have that name
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(_MOST)
         except FileNotFoundError:
             return None
         try:

@@ -43,7 +43,7 @@ def _rows() -> list[Row]:
     from polyarch.builder.records import Builders
     from polyarch.cli.builder_rows import Row
     from polyarch.content.state import State
-    from polyarch.errors import PolyarchError
+    from polyarch.errors import NotFoundError, PolyarchError
 
     state = State.default()
     builders = Builders(state)
@@ -57,6 +57,8 @@ def _rows() -> list[Row]:
         used = builders.last_used(name)
         try:
             found.append(Row(name, builders.get(name), (), name == current, used))
+        except NotFoundError:
+            continue  # removed meanwhile
         except PolyarchError as error:
             found.append(Row(name, None, (), name == current, used, error.summary))
     nodes = [node for row in found if row.builder for node in row.builder.nodes]

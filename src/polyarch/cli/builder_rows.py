@@ -50,10 +50,12 @@ class Row:
 
 def offered(node: NodeRecord, report: NodeReport) -> list[str]:
     """Everything the node is for: what was declared, with a star, then what it reports."""
-    declared = [str(platform) for platform in node.platforms]
+    declared = [platform.full() for platform in node.platforms]
     found = [f"{text}*" for text in declared]
     return found + [
-        text for text in dict.fromkeys(map(str, (*report.native, *report.emulated))) if text not in declared
+        text
+        for text in dict.fromkeys(platform.full() for platform in (*report.native, *report.emulated))
+        if text not in declared
     ]
 
 
@@ -140,7 +142,7 @@ def _node_json(node: NodeRecord, report: NodeReport) -> dict[str, Any]:
         "DriverOpts": node.driver_opts,
         "Flags": list(node.flags),
         "Platforms": platforms,
-        "Emulated": [str(platform) for platform in report.emulated],
+        "Emulated": [platform.full() for platform in report.emulated],
         "Status": report.status,
         "Version": report.version,
         "CPUs": report.cpus,
@@ -238,8 +240,8 @@ def _platform_lines(node: NodeRecord, report: NodeReport) -> Iterator[tuple[str,
         ("Platforms:", native, report.native),
         ("Emulated:", emulated, report.emulated),
     ):
-        rest = [str(platform) for platform in reported if platform not in node.platforms]
-        if texts := [*(f"{platform}*" for platform in declared), *rest]:
+        rest = [platform.full() for platform in reported if platform not in node.platforms]
+        if texts := [*(f"{platform.full()}*" for platform in declared), *rest]:
             yield title, ", ".join(texts)
 
 
