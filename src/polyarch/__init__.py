@@ -5,14 +5,14 @@
     outcome = polyarch.build(".", platforms=["linux/amd64", "linux/arm64"], tags=["app:1"], push=True)
     print(outcome.digest)
 
-``build``, ``inspect``, ``push`` and ``run`` return values, take a progress callback and raise
+``build``, ``merge``, ``inspect``, ``push`` and ``run`` return values, take a progress callback and raise
 ``PolyarchError``. Importing this module imports nothing else before it is used.
 """
 
 TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost as much as Python's start
 
 if TYPE_CHECKING:
-    from polyarch.api import build, inspect, push, run
+    from polyarch.api import build, inspect, merge, push, run
     from polyarch.errors import (
         CancelledError,
         ContentError,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         UsageError,
     )
 
-_API = ("build", "inspect", "push", "run")
+_API = ("build", "inspect", "merge", "push", "run")
 
 __all__ = [
     "CancelledError",
@@ -39,6 +39,7 @@ __all__ = [
     "UsageError",
     "build",
     "inspect",
+    "merge",
     "push",
     "run",
 ]

@@ -104,6 +104,41 @@ def build(
     return pipeline.run(request, state=state, events=progress or ignore, cancelled=cancelled, stdin=stdin)
 
 
+def merge(
+    parts: Iterable[str | PathLike[str]],
+    *,
+    tags: Iterable[str],
+    push: bool = False,
+    platforms: Iterable[str] = (),
+    annotations: Iterable[str] = (),
+    accept: Iterable[str] = (),
+    if_tag_is: str = "",
+    root: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Join parts that ``build(part=…)`` left in folders, and return the digest of the whole.
+
+    Words mean what ``polyarch merge``'s do. PolyarchError where the parts are not complete, or not from the
+    same source; every tag is then as it was.
+    """
+    from polyarch.merging import MergeRequest
+    from polyarch.merging import merge as join
+    from polyarch.oci.platform import parse_list
+    from polyarch.request import names_of
+    from polyarch.solver.events import ignore
+
+    request = MergeRequest(
+        folders=tuple(Path(folder) for folder in parts),
+        names=names_of(list(tags)),
+        push=push,
+        wanted=parse_list(platforms),
+        annotations=tuple(annotations),
+        accepted=tuple(accept),
+        expected=if_tag_is,
+    )
+    return join(request, state=_state(root), events=progress or ignore).digest
+
+
 def inspect(reference: str, *, remote: bool = False, root: str | PathLike[str] | None = None) -> Inspection:
     """An image of the local store or a registry: its index, and every variant with config and layers.
 

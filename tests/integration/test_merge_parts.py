@@ -274,6 +274,17 @@ def test_a_tag_that_moved(parts: Path, registry: str) -> None:
     assert main([*words, polyarch.inspect(name, remote=True).digest]) == 0
 
 
+def test_from_python(state: State, tmp_path: Path) -> None:
+    for platform in BOTH:
+        polyarch.build(source(tmp_path / "src"), platforms=[platform], part=tmp_path / "parts")
+    digest = polyarch.merge([tmp_path / "parts"], tags=["team/app:1"], annotations=["a=b"])
+    assert polyarch.inspect("team/app:1").digest == digest
+    with pytest.raises(PolyarchError) as caught:
+        polyarch.merge([tmp_path / "parts"], tags=["team/app:1"], platforms=["linux/s390x"])
+    assert caught.value.reason == "parts-missing"
+    assert main(["merge", str(tmp_path / "parts"), "-t", "x", "--if-tag-is", "none"]) == 2
+
+
 def test_kinds_are_the_differences() -> None:
     assert tuple(_KINDS) == joining.DIFFERENCES
 
