@@ -56,9 +56,11 @@ class Merged:
 def merge(
     request: MergeRequest, *, state: State | None = None, events: EventSink = ignore, dry_run: bool = False
 ) -> Merged:
-    """Join the parts and name the whole, in the local store or, with ``push``, in registries; ``dry_run``
-    only looks. Raises PolyarchError (``parts-differ``, ``parts-missing``, ``tag-moved`` and others); every tag is
-    then as it was."""
+    """Join the parts and name the whole, in the local store or, with ``push``, in registries.
+
+    With ``dry_run`` nothing is written. Raises PolyarchError (``parts-differ``, ``parts-missing``,
+    ``tag-moved`` and others); every tag is then as it was.
+    """
     if not request.names and not dry_run:
         raise UsageError("no name for the whole", hint="give it a tag", reason="no-name")
     if request.expected and not request.push:
