@@ -130,6 +130,8 @@ def test_a_nodes_life(cluster: Cluster, state: State) -> None:
 
 def test_what_it_keeps_comes_whole_through_exec(cluster: Cluster, state: State) -> None:
     node = _node(state)
+    assert fleet.usage(node, state, ()) == () and fleet.prune(node, state, Prune()).size == 0
+    assert cluster.objects == {}, "asking starts nothing"
     fleet.start(node, state, lambda text: None)
     kept = fleet.usage(node, state, ())
     assert len(kept) == 2000 and {len(one.description) for one in kept} == {200}

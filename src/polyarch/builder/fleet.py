@@ -94,25 +94,31 @@ def report(node: NodeRecord, state: State, *, full: bool = False) -> NodeReport:
     """One node's facts. PolyarchError where it does not answer."""
     if node.driver == EMBEDDED:
         return here.report(state, full=full)
-    labels = {}
-    if node.driver == "kubernetes":
-        from polyarch.builder.kubernetes import driver
-
-        pods = driver.report(node)
-        if pods.status != "running":
-            return pods
-        labels = pods.labels
+    pods = _pods(node)
+    if pods.status != "running":
+        return pods
     with _reached(node, state) as reached:
         if isinstance(reached, Reports):
             found = reached.report(full=full)
-            return msgspec.structs.replace(found, labels={**found.labels, **labels})
+            return msgspec.structs.replace(found, labels={**found.labels, **pods.labels})
     return NodeReport(native=tuple(reached.platforms))
+
+
+def _pods(node: NodeRecord) -> NodeReport:
+    """Whether the node runs, as far as that can be known without reaching it, which would start its pods."""
+    if node.driver != "kubernetes":
+        return NodeReport()
+    from polyarch.builder.kubernetes import driver
+
+    return driver.report(node)
 
 
 def usage(node: NodeRecord, state: State, filters: Sequence[str]) -> Sequence[Usage]:
     """What one node keeps."""
     if node.driver == EMBEDDED:
         return here.usage(state, filters)
+    if _pods(node).status != "running":
+        return ()
     with _keeping(node, state) as reached:
         return reached.usage(filters)
 
@@ -121,6 +127,8 @@ def prune(node: NodeRecord, state: State, wanted: Prune) -> Pruned:
     """Tidy one node."""
     if node.driver == EMBEDDED:
         return here.prune(state, wanted)
+    if _pods(node).status != "running":
+        return Pruned()
     with _keeping(node, state) as reached:
         return reached.prune(wanted)
 
