@@ -70,11 +70,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.how: dict[str, str] = {}
+        self.emulation: list[float | None] = []
         self.output = b""
 
     def __call__(self, event: object) -> None:
         if isinstance(event, VertexCompleted) and " RUN " in event.name and not event.cached:
             self.how[event.name] = event.how
+            self.emulation.append(event.emulation)
         if isinstance(event, VertexLog):
             self.output += event.data
 
@@ -128,6 +130,14 @@ def test_what_is_dispatched_is_seen_to_run_natively(debian, tmp_path):
     assert b"/dev/.polyarch/native/usr/lib/" in fast.output  # the loader
     machine = {"arm64": b"aarch64", "amd64": b"x86_64"}[FOREIGN.architecture]
     assert machine in plain.output and machine in fast.output
+
+
+def test_the_share_of_emulation_is_told(debian, tmp_path):
+    twins = "for i in 1 2 3 4 5 6; do cat /usr/bin/* | sha256sum; done"
+    none = "mawk 'BEGIN { for (i = 0; i < 9000000; i++) x += i % 7; print x }'"
+    seen = build(tmp_path / "c", steps(debian, [twins, none]), "auto")
+    native, emulated = seen.emulation
+    assert native is not None and emulated is not None and native < 0.5 < emulated
 
 
 def test_strict_refuses_what_differs(debian, tmp_path):

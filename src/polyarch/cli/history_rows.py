@@ -141,6 +141,7 @@ def _step(vertex: VertexRecord, critical: set[str]) -> dict[str, Any]:
     if outcome is not None:
         found |= {"seconds": round(max(0.0, outcome.at - vertex.started), 3), "cached": outcome.cached}
         found |= {"reason": outcome.reason, "how": outcome.how, "error": outcome.error}
+        found |= {} if outcome.emulation is None else {"emulation": round(outcome.emulation, 3)}
     return found | {"size": vertex.size, "transferred": vertex.transferred}
 
 
@@ -179,7 +180,12 @@ def _note(vertex: VertexRecord) -> str:
     outcome = vertex.outcome
     if outcome is None or vertex.state in ("cached", "canceled"):
         return vertex.state
-    words = [f"{outcome.at - vertex.started:.1f}s", outcome.how, outcome.error, outcome.reason]
+    words = [
+        f"{outcome.at - vertex.started:.1f}s",
+        events.made(outcome.how, outcome.emulation),
+        outcome.error,
+        outcome.reason,
+    ]
     return "; ".join(word for word in words if word)
 
 
@@ -232,6 +238,7 @@ def _events(build: BuildRecord) -> Iterator[events.Event]:
                 cancelled=end.cancelled,
                 reason=end.reason,
                 how=end.how,
+                emulation=end.emulation,
             )
             found.append((end.at, 2, completed))
     for _, _, event in sorted(found, key=lambda each: each[:2]):

@@ -19,6 +19,7 @@ from polyarch.solver.events import (
     VertexStarted,
     VertexStatus,
     Warning,
+    made,
 )
 
 _UNCACHEABLE = ("source", "costs nothing")  # reasons of what is always done
@@ -92,7 +93,9 @@ class _RawJson:
                 if not event.cached and event.reason:
                     vertex["reason"] = event.reason  # why it was not
                 error = event.error or ("canceled" if event.cancelled else "")
-                return {"vertexes": [vertex | _present(how=event.how, error=error)]}
+                return {
+                    "vertexes": [vertex | _present(how=event.how, emulation=event.emulation, error=error)]
+                }
             case VertexStatus():
                 now = _rfc3339(event.time)
                 status: dict[str, object] = {"id": event.id, "vertex": event.digest, "current": event.current}
@@ -200,7 +203,9 @@ def _ending(event: VertexCompleted, started: float) -> str:
     if event.cached:
         return "CACHED"
     reason = "" if event.reason in _UNCACHEABLE else event.reason
-    notes = [note for note in (event.how if event.how in FOREIGN else "", reason) if note]
+    notes = [
+        note for note in (made(event.how, event.emulation) if event.how in FOREIGN else "", reason) if note
+    ]
     return f"DONE {event.time - started:.1f}s" + (f" ({'; '.join(notes)})" if notes else "")
 
 

@@ -17,6 +17,7 @@ from polyarch.solver.events import (
     VertexStarted,
     VertexStatus,
     Warning,
+    made,
 )
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _state(row: Row, now: float) -> tuple[str, str, str]:
         return "✗", "red", f"ERROR  {time_taken}"
     if end.cached:
         return "✓", "green", "  ".join(("cached", *words))
-    return "✓", "blue", "  ".join((*((end.how,) if end.how else ()), *words, time_taken))
+    return "✓", "blue", "  ".join((*((made(end.how, end.emulation),) if end.how else ()), *words, time_taken))
 
 
 def _short(id: str) -> str:

@@ -55,6 +55,7 @@ class Running:
         self._failure: PolyarchError | None = None
         self.code: int | None = None
         self.crash: Crash = ""
+        self.emulation: float | None = None
         self.silent = False  # killed because it was
 
     def follow(self, cancelled: Event) -> int:
@@ -167,6 +168,8 @@ class Running:
                 self._failure = PolyarchError(
                     f"the root filesystem of a step could not be put together: {value}", reason="sandbox"
                 )
+            case "emulated":
+                self.emulation = None if value is None else float(value)
             case "limits":
                 self._failure = PolyarchError(f"the step cannot be limited: {value}", reason="limits")
             case "bug":

@@ -139,7 +139,8 @@ class Sandbox:
         running = self._begin(helper, step, process, output)
         code = running.follow(cancelled)
         emulated = strategy.kind == "emulated"
-        return ExitStatus(code, emulated, running.crash if emulated and code else "", running.silent)
+        crash = running.crash if emulated and code else ""
+        return ExitStatus(code, emulated, crash, running.silent, running.emulation)
 
     def _begin(self, helper: Connection, step: dict[str, Any], process: Process, output: Output) -> Running:
         pipes: dict[int, int] = {}

@@ -119,6 +119,7 @@ class ExitStatus:
     emulated: bool = False
     crash: Crash = ""
     silent: bool = False
+    emulation: float | None = None  # the share of its processor time that went into emulation, as sampled
 
 
 Output = Callable[[int, bytes], None]  # (1 or 2, chunk): standard output or error as it comes

@@ -14,6 +14,7 @@ import socket
 from typing import Any
 
 from polyarch.executor import cgroups, inside, syscalls, wire
+from polyarch.executor.sampling import INTERVAL, Sampler
 
 Step = dict[str, Any]
 Options = list[tuple[str, str | None]]
@@ -41,7 +42,10 @@ def run(sock: socket.socket, files: list[int]) -> None:
     except OSError as error:
         wire.report(sock, "limits", error.strerror or str(error))
         os.kill(child, signal.SIGKILL)
-    _watch(sock, child, go)
+    sampler = Sampler(child) if step["emulated"] else None
+    _watch(sock, child, go, sampler)
+    if sampler is not None:
+        wire.report(sock, "emulated", sampler.share())
     cgroups.leave(groups)
     wire.report(sock, "ended")
 
@@ -86,7 +90,7 @@ def _write(path: str, data: bytes) -> None:
         os.close(file)
 
 
-def _watch(sock: socket.socket, child: int, go: int) -> None:
+def _watch(sock: socket.socket, child: int, go: int, sampler: Sampler | None) -> None:
     """Let the step begin; kill it when the requester says anything or is gone; wait for its end."""
     os.write(go, b"g")
     watched = os.pidfd_open(child)
@@ -94,7 +98,9 @@ def _watch(sock: socket.socket, child: int, go: int) -> None:
     poll.register(sock, select.POLLIN)
     poll.register(watched, select.POLLIN)
     while True:
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(INTERVAL if sampler is not None else None))
+        if sampler is not None:
+            sampler.look()
         if watched in ready:
             break
         if sock.fileno() in ready:

@@ -67,6 +67,7 @@ class Ended(_Line, frozen=True, kw_only=True, tag="ended"):
     cancelled: bool = False
     reason: str = ""
     how: str = ""
+    emulation: float | None = None
 
 
 class Log(_Line, frozen=True, kw_only=True, tag="log"):

@@ -15,6 +15,7 @@ from importlib.resources import files
 
 from polyarch.history.path import critical_path
 from polyarch.history.reader import BuildRecord, VertexRecord
+from polyarch.solver.events import made
 
 _SHARED = "all platforms"
 _EXPORT = "export"
@@ -201,7 +202,7 @@ def _facts(vertex: VertexRecord, build: BuildRecord) -> str:
         rows.append(("Error", escape(outcome.error)))
     rows.append(("Cache", _cache(vertex)))
     if outcome is not None and outcome.how:
-        rows.append(("Made", escape(outcome.how)))
+        rows.append(("Made", escape(made(outcome.how, outcome.emulation))))
     if vertex.started:
         rows.append(("Began", f"{_time(max(0.0, vertex.started - build.record.began.at))} after the start"))
     if vertex.size:

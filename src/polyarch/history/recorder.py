@@ -216,6 +216,7 @@ class Recorder:
                 cancelled=event.cancelled,
                 reason=self.veil(event.reason),
                 how=event.how,
+                emulation=event.emulation,
             )
         )
 

@@ -75,16 +75,16 @@ class ExecOperation:
                 reason="not-allowed",
             )
         base = rootfs_of(inputs[0])
-        layer, how = self._once(inputs, step, twins=True)
+        layer, how, emulation = self._once(inputs, step, twins=True)
         if how == "accelerated" and session.accelerator is not None and session.accelerator.strict:
             from polyarch.ops.twins.strict import compare
 
             compare(layer, lambda: self._once(inputs, step, twins=False)[0], self.op)
-        return Result(base.with_layer(layer), (layer,), how)
+        return Result(base.with_layer(layer), (layer,), how, emulation)
 
-    def _once(self, inputs: Sequence[Input], step: Step, *, twins: bool) -> tuple[Layer, str]:
+    def _once(self, inputs: Sequence[Input], step: Step, *, twins: bool) -> tuple[Layer, str, float | None]:
         """Run the process; the layer it leaves, and how it ran: "native", "emulated", or "accelerated" where
-        programs of it ran as their native twins."""
+        programs of it ran as their native twins; and how much of its time went into emulation."""
         session, op = self.session, self.op
         base = rootfs_of(inputs[0])
         executor = session.executor()
@@ -109,7 +109,7 @@ class ExecOperation:
             session.layers.discard(upper)
             raise self._failure(status, output)
         how = "native" if not status.emulated else "accelerated" if given else "emulated"
-        return session.layers.adopt(upper, base), how
+        return session.layers.adopt(upper, base), how, status.emulation
 
     def record(self, result: Result) -> str:
         return encode_record(result)

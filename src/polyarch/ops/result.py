@@ -23,6 +23,7 @@ class Result:
     rootfs: Rootfs
     added: tuple[Layer, ...] = ()
     how: str = ""
+    emulation: float | None = None  # the share of a step's time that went into emulation, where it was seen
 
 
 def rootfs_of(entry: Input) -> Rootfs:

@@ -38,7 +38,8 @@ class VertexStarted:
 @dataclass(frozen=True)
 class VertexCompleted:
     """``cached`` when nothing was done; ``reason`` says why something was ("src/main.go changed"), ``how``
-    is "native", "emulated", "accelerated" (emulated, with native twins) or "" for what runs no code."""
+    is "native", "emulated", "accelerated" (emulated, with native twins) or "" for what runs no code.
+    ``emulation`` is the share of a step's processor time that went into emulation, None where not seen."""
 
     digest: str
     name: str
@@ -48,6 +49,7 @@ class VertexCompleted:
     cancelled: bool = False
     reason: str = ""
     how: str = ""
+    emulation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,10 @@ EventSink = Callable[[Event], None]  # called from several threads
 
 def ignore(event: Event) -> None:
     """A sink for those who do not want to know."""
+
+
+def made(how: str, emulation: float | None) -> str:
+    """How a vertex was made, in words: "accelerated, 38 % emulated"."""
+    if how != "accelerated" or emulation is None:
+        return how
+    return f"{how}, {emulation * 100:.0f} % emulated"

@@ -349,7 +349,8 @@ class Scheduler:
                 self._cache.put(key.value, outcome.record)
             self._remember_keys(outcome)
         how = str(getattr(outcome.value, "how", ""))
-        self._events(VertexCompleted(digest, task.name, time.time(), reason=reason, how=how))
+        share = getattr(outcome.value, "emulation", None)
+        self._events(VertexCompleted(digest, task.name, time.time(), reason=reason, how=how, emulation=share))
 
     def _report(self, task: Task, error: BaseException) -> None:
         stopped = isinstance(error, CancelledError)
