@@ -296,7 +296,9 @@ def preflight(
             found += check_elsewhere(plan.works(), crew.node)
         finally:
             crew.close()
-        return as_rows([*rows, *found, *pushes.answers(last_duration(request, state))])
+        return as_rows(
+            [*rows, *found, *pushes.answers(last_duration(request, state) if pushes.expire() else 0.0)]
+        )
 
 
 def _given(request: BuildRequest) -> Given:
