@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 
@@ -77,3 +79,28 @@ def test_another_seed_is_another_cache(caches: CacheMounts) -> None:
         caches.use(mount(), AMD64, None, go, "sha256:one") as same,
     ):
         assert one != other and one == same
+
+
+def test_steps_that_begin_at_once_share_what_one_of_them_makes(
+    caches: CacheMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cross-compiling stage runs once for every target, all of them at the same time."""
+    made = []
+    together = Barrier(4)
+    make = CacheMounts._make
+
+    def slowly(self: CacheMounts, path: Path, *rest: object) -> Path:
+        made.append(path)
+        time.sleep(0.05)  # long enough for the others to come
+        return make(self, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CacheMounts, "_make", slowly)
+
+    def use(_: int) -> Path:
+        together.wait()
+        with caches.use(mount(), AMD64, None, Event()) as path:
+            return path
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(use, range(4)))) == 1
+    assert len(made) == 1

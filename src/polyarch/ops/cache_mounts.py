@@ -51,15 +51,24 @@ class CacheMounts:
             try:
                 if _lock(lock, mount.sharing, cancelled):
                     os.utime(lock)  # the time of its last use, for the collector
-                    yield self._directory(folder / str(number), mount, seed)
+                    yield self._directory(folder / str(number), mount, seed, cancelled)
                     return
             finally:
                 os.close(lock)
             number += 1
 
-    def _directory(self, path: Path, mount: ExecMount, seed: Rootfs | None) -> Path:
+    def _directory(self, path: Path, mount: ExecMount, seed: Rootfs | None, cancelled: Event) -> Path:
+        """The cache's directory, made by the first of those who share it; the others wait for that."""
         if path.is_dir():
             return path
+        making = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(making, "locked", cancelled)
+            return path if path.is_dir() else self._make(path, mount, seed)
+        finally:
+            os.close(making)
+
+    def _make(self, path: Path, mount: ExecMount, seed: Rootfs | None) -> Path:
         source = seed.resolve(mount.source) if seed is not None else ""
         entry = seed.get(source) if seed is not None else None
         mode = mount.mode if mount.mode is not None else (entry.mode if entry is not None else 0o755)
