@@ -406,6 +406,7 @@ def _surroundings(request: BuildRequest, context: MainContext, state: State) -> 
         emulator_patience=request.emulator_timeout,
         resources=request.resources,
         keep_going=request.keep_going,
+        pushes=tuple(dict.fromkeys(name.name for name in _pushed_to(request))),
         cache_from=request.cache_from if request.builder.is_daemons else (),
         cache_to=request.cache_to if request.builder.is_daemons else (),
     )

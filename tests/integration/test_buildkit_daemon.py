@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from buildkit_engine import Dockerd, forwarded
 
+from polyarch.builder.buildkit.attachables import Registries
 from polyarch.builder.buildkit.daemon import Daemon
 from polyarch.builder.buildkit.engine import engine_at
 from polyarch.builder.buildkit.facts import Facts
@@ -26,12 +27,16 @@ from polyarch.builder.report import Prune
 from polyarch.content.state import State
 from polyarch.errors import CancelledError, PolyarchError, StepError
 from polyarch.export.cache_options import parse_from, parse_to
+from polyarch.export.output import parse_all
 from polyarch.graph.stages import NamedContext
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
 from polyarch.pipeline import run
+from polyarch.registry.client import Client
+from polyarch.registry.server.running import serve_in_thread
 from polyarch.request import BuildOutcome, BuildRequest
-from polyarch.solver.events import Event, VertexCompleted, VertexLog
+from polyarch.solver.events import Event, VertexCompleted, VertexLog, VertexStatus, Warning
+from polyarch.testing.guarded_registry import Guard
 
 pytestmark = [pytest.mark.network]
 CERTIFICATES = Path(__file__).parent.parent / "registry" / "certificates"
@@ -258,6 +263,62 @@ def test_caches_go_from_daemon_to_daemon(
         bench.build(STEP, cache_from=parse_from([place]))
         assert "given" not in bench.output, place
         Facts(Daemon(mortal.endpoint)).prune(Prune(everything=True))
+
+
+def test_a_daemon_pushes_by_itself(bench: Bench, dockerd: Dockerd, registry: str) -> None:
+    (bench.context / "given").write_text("given\n")
+    name = Reference.parse(f"{registry}/pushed:1")
+    outputs = parse_all([], push=True, load=False)
+    bench.at(dockerd.endpoint, push="daemon")
+    made = bench.build(STEP, tags=(name,), outputs=outputs)
+    assert "pushing manifest for" in _did(bench)
+    with Client() as client:
+        assert client.repository(name).resolve("1").digest == made.digest
+    bench.at(dockerd.endpoint)
+    assert bench.build(STEP, tags=(name,), outputs=outputs).digest == made.digest
+    assert "pushing manifest for" not in _did(bench)  # it is on this machine, which can do that as well
+
+
+def test_what_a_daemon_cannot_push_the_client_does(bench: Bench, dockerd: Dockerd, registry: str) -> None:
+    """The daemon knows no such host; the client has been told that it is this machine."""
+    (bench.context / "given").write_text("given\n")
+    bench.at(dockerd.endpoint, push="daemon")
+    name = Reference.parse(f"{registry.replace('127.0.0.1', 'localhost')}/pushed:1")
+    hosts = dockerd.root / "etc/hosts"
+    hosts.write_text("127.0.0.2 localhost\n")
+    try:
+        made = bench.build(STEP, tags=(name,), outputs=parse_all([], push=True, load=False))
+    finally:
+        hosts.unlink()
+    assert any(isinstance(event, Warning) and event.rule == "NodePush" for event in bench.events)
+    with Client() as client:
+        assert client.repository(name).resolve("1").digest == made.digest
+
+
+def test_a_daemon_gets_tokens_and_no_passwords(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = Guard("bearer", lifetime=300)
+    given: list[str] = []
+
+    def find(self: Registries, request: object, context: object) -> object:
+        given.append(str(request))
+        return kept(self, request, context)
+
+    kept = Registries._find
+    monkeypatch.setattr(Registries, "_find", find)
+    with serve_in_thread(tmp_path / "guarded", wrap=guard.wrap) as host:
+        text = json.dumps({"auths": {host: {"username": guard.username, "password": guard.password}}})
+        (tmp_path / "config.json").write_text(text)
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        name = Reference.parse(f"{host}/team/base:1")
+        bench.build("FROM base/busybox\nCMD x\n", tags=(name,), outputs=parse_all([], push=True, load=False))
+        bench.build(f"FROM {name}\nRUN echo made > /made\n", pull=True)
+    assert guard.issued and not given
+
+
+def _did(bench: Bench) -> str:
+    return " ".join(event.id for event in bench.events if isinstance(event, VertexStatus))
 
 
 def test_what_has_not_changed_is_not_done_again(bench: Bench) -> None:

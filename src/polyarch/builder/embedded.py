@@ -57,6 +57,7 @@ class Surroundings:
     proxies: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
     runtime: str = ""
+    pushes: tuple[str, ...] = ()  # repositories the image goes to: nodes far away may push there themselves
     cache_from: tuple[CacheFrom, ...] = ()  # for daemons, which read and write caches by themselves
     cache_to: tuple[CacheTo, ...] = ()
     accelerate: Mode = "auto"

@@ -24,8 +24,15 @@ KNOWN: dict[str, dict[str, str]] = {
         "servername": "text",
         "default-load": "truth",
         "timeout": "time",
+        "push": "text",
     },
-    "docker-engine": {"cacert": "file", "cert": "file", "key": "file", "servername": "text"},
+    "docker-engine": {
+        "cacert": "file",
+        "cert": "file",
+        "key": "file",
+        "servername": "text",
+        "push": "text",
+    },
     "kubernetes": {
         "image": "text",
         "namespace": "name",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 from polyarch.errors import RegistryError
 from polyarch.oci.reference import Reference
@@ -39,6 +40,11 @@ class Client:
     def open_address(self, registry: str) -> str:
         """``host:port`` of a registry that has answered plain http to anybody so far; "" for any other."""
         return self._transport(registry).open_address()
+
+    def token(self, registry: str, scopes: Collection[str]) -> str:
+        """A bearer token of ``registry`` for ``scopes``; empty where it asks for none. The registry is asked
+        itself where tokens come from. RegistryError when it gives none."""
+        return self._transport(registry).token(Task(f"asking {registry} for a token", registry), scopes)
 
     def ping(self, registry: str) -> None:
         """Ask whether ``registry`` answers, and takes the credentials there are; RegistryError when not."""

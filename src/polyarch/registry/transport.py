@@ -130,6 +130,16 @@ class Transport:
             return f"https://{self.host}{url[len('http://') + len(parts.netloc) :]}"
         return url
 
+    def token(self, task: Task, scopes: Collection[str]) -> str:
+        """See ``Client.token``."""
+        authorizer = self._reach(task)
+        repository = next((scope.split(":")[1] for scope in scopes if scope.count(":") >= 2), "")
+        if not authorizer.asked:
+            with self.call(Call(task, "GET", "/v2/"), expect=(200, 401, 403)):
+                pass  # the answer's headers say where tokens come from
+        kind, _, value = authorizer.header(task, scopes, repository).partition(" ")
+        return value if kind == "Bearer" else ""
+
     def open_address(self) -> str:
         """See ``Client.open_address``."""
         asked = self.authorizer is None or self.authorizer.asked or proxy_for("http", self.host)

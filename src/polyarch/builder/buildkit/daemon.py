@@ -18,6 +18,7 @@ from polyarch.builder.buildkit.engine import Engine, engine_at
 from polyarch.builder.buildkit.protocol import control_pb2 as control
 from polyarch.builder.buildkit.streams import ProcessStream, Stream, connect_tcp, connect_unix, unreachable
 from polyarch.errors import PolyarchError, UsageError
+from polyarch.registry.config import is_loopback
 
 _DIAL = ("buildctl", "dial-stdio")
 _PROBE_SECONDS = 5.0
@@ -37,6 +38,7 @@ class _Route:
     name: str = ""
     dial: Callable[[], Stream] | None = None
     engine: Engine | None = None
+    near: bool = False
 
 
 class Daemon:
@@ -81,6 +83,11 @@ class Daemon:
         if route.target.startswith("unix:"):
             options.append(_AUTHORITY)
         return grpc.insecure_channel(route.target, options=options)
+
+    @property
+    def near(self) -> bool:
+        """Whether it is on this machine."""
+        return self._route.near
 
     @property
     def engine(self) -> Engine | None:
@@ -160,22 +167,22 @@ def _route(endpoint: str, options: dict[str, str], *, engine: bool) -> _Route:
     place = parts.netloc + parts.path
     if engine or parts.scheme == "ssh":
         found = engine_at(endpoint, options)
-        return _Route(found.place, engine=found)
+        return _Route(found.place, engine=found, near=_near(found.place))
     match parts.scheme:
         case "unix":
             path = Path(place)
             dial: Callable[[], Stream] = lambda: connect_unix(path)  # noqa: E731  # one expression
             if _is_engine(dial):
-                return _Route(endpoint, engine=Engine(endpoint, dial))
-            return _Route(endpoint, f"unix:{path}")
+                return _Route(endpoint, engine=Engine(endpoint, dial), near=True)
+            return _Route(endpoint, f"unix:{path}", near=True)
         case "tcp":
             return _tcp(endpoint, options)
         case "docker-container":
             inside = engine_at(query.get("host", ""), options)
-            return _Route(endpoint, dial=lambda: inside.run(place, _DIAL))
+            return _Route(endpoint, dial=lambda: inside.run(place, _DIAL), near=_near(inside.place))
         case "podman-container":
             command = ("podman", "exec", "-i", place, *_DIAL)
-            return _Route(endpoint, dial=lambda: ProcessStream(command, endpoint))
+            return _Route(endpoint, dial=lambda: ProcessStream(command, endpoint), near=True)
         case "kube-pod":
             kubectl = _kubectl(place, query)
             return _Route(endpoint, dial=lambda: ProcessStream(kubectl, endpoint))
@@ -195,11 +202,19 @@ def _tcp(endpoint: str, options: dict[str, str]) -> _Route:
         credentials = grpc.ssl_channel_credentials(
             _file(options, "cacert"), _file(options, "key"), _file(options, "cert")
         )
-        return _Route(endpoint, target, credentials, options.get("servername", ""))
+        return _Route(endpoint, target, credentials, options.get("servername", ""), near=_near(endpoint))
     dial: Callable[[], Stream] = lambda: connect_tcp(host, port)  # noqa: E731  # one expression
     if _is_engine(dial):
-        return _Route(endpoint, engine=Engine(endpoint, dial))
-    return _Route(endpoint, target)
+        return _Route(endpoint, engine=Engine(endpoint, dial), near=_near(endpoint))
+    return _Route(endpoint, target, near=_near(endpoint))
+
+
+def _near(place: str) -> bool:
+    """Whether an address is one of this machine."""
+    parts = urlsplit(place)
+    if parts.scheme == "unix":
+        return True
+    return parts.scheme != "ssh" and is_loopback(parts.hostname or "")
 
 
 def _file(options: dict[str, str], key: str) -> bytes | None:

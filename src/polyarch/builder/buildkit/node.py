@@ -30,12 +30,13 @@ from polyarch.builder.instance import NodeRecord
 from polyarch.builder.node import NodeLostError
 from polyarch.builder.report import NodeReport, Prune, Pruned, Usage
 from polyarch.content.store import Store
-from polyarch.errors import CancelledError, PolyarchError
+from polyarch.errors import CancelledError, PolyarchError, UsageError
 from polyarch.graph.vertex import Graph, ImageOp
 from polyarch.layer.rootfs import Rootfs
 from polyarch.oci.platform import Platform
+from polyarch.oci.reference import Reference
 from polyarch.ops.session import ContextFiles
-from polyarch.solver.events import EventSink
+from polyarch.solver.events import EventSink, Warning
 
 _AT_ONCE = 16
 
@@ -49,7 +50,8 @@ def open_node(record: NodeRecord, home: EmbeddedNode, surroundings: Surroundings
         if error.reason != "node-unreachable":
             raise
         raise _lost(record.name, error) from None
-    node = BuildKitNode(record.name, daemon, home, surroundings)
+    push = record.driver_opts.get("push", "auto")
+    node = BuildKitNode(record.name, daemon, home, surroundings, push=push)
     try:
         _ = node.platforms
     except BaseException:
@@ -63,18 +65,33 @@ def _lost(name: str, error: PolyarchError) -> NodeLostError:
 
 
 class BuildKitNode:
-    """Solves graphs in a daemon. Implements ``Node``, ``Reports`` and ``Keeps``.
+    """Solves graphs in a daemon. Implements ``Node``, ``Reports``, ``Keeps`` and ``HasFrontend``.
 
     What a build makes is exported into the home's store; blobs that are there, and layers of base images, do
-    not travel.
+    not travel. ``push`` says who sends it to a registry: the client, or the daemon, by digest; "auto" is the
+    daemon where it is on another machine.
     """
 
-    def __init__(self, name: str, daemon: Daemon, home: EmbeddedNode, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        name: str,
+        daemon: Daemon,
+        home: EmbeddedNode,
+        surroundings: Surroundings,
+        *,
+        push: str = "auto",
+    ) -> None:
         self.name = name
         self._daemon = daemon
         self._home = home
         self._around = surroundings
         self._facts = Facts(daemon)
+        if push not in ("auto", "client", "daemon"):
+            raise UsageError(
+                f"node {name}: push={push}", hint="push is auto, client or daemon", reason="invalid-option"
+            )
+        far = push == "daemon" or (push == "auto" and not daemon.near)
+        self.pushes = surroundings.pushes if far else ()
         self.caches = Caches(surroundings.cache_from, surroundings.cache_to)
 
     @property
@@ -118,7 +135,7 @@ class BuildKitNode:
             found.update((digest, Rootfs()) for digest in translation.empty)
             progress = Progress(graph, translation.names, events, natives)
             imports = self.caches.read(events)
-            work = _Solve(self, graph, translation, progress, cancelled, imports)
+            work = _Solve(self, graph, translation, progress, cancelled, events, imports)
             found.update(work.run(sources))
         return found
 
@@ -157,7 +174,7 @@ class BuildKitNode:
         offers = [
             directories.offer(),
             contents.offer(),
-            attachables.registries(self._home.client.credentials),
+            attachables.Registries(self._home.client).offer(),
             attachables.secrets(self._around.secrets),
             attachables.agents(self._around.agents),
         ]
@@ -185,6 +202,7 @@ class _Solve:
     translation: Translation
     progress: Progress
     cancelled: Event
+    events: EventSink
     imports: Sequence[control.CacheOptionsEntry] = ()
 
     def run(self, sources: Sources) -> dict[str, Rootfs]:
@@ -229,6 +247,28 @@ class _Solve:
             )
             caches.name(self._ask(request, session, stop))
 
+    def _push(self, digest: str, repository: str, session: Session, stop: Event) -> None:
+        """Let the daemon put the layers where the image goes, by digest; the client finds them there, or puts
+        them there itself."""
+        attributes = {"name": repository, "push": "true", "push-by-digest": "true", "name-canonical": "true"}
+        if self.node.home.client.config.is_insecure(Reference.parse(repository).registry):
+            attributes["registry.insecure"] = "true"
+        request = control.SolveRequest(
+            definition=self.translation.definitions[digest],
+            exporter="image",
+            exporter_attrs={**attributes, "oci-mediatypes": "true", "store": "false"},
+            entitlements=self.node.entitlements,
+        )
+        try:
+            self._ask(request, session, stop)
+        except (CancelledError, NodeLostError):
+            raise
+        except PolyarchError as error:
+            message = (
+                f"node {self.node.name} cannot push to {repository}, so this machine does: {error.summary}"
+            )
+            self.events(Warning("NodePush", message))
+
     def _ask(self, request: control.SolveRequest, session: Session, stop: Event) -> dict[str, str]:
         node = self.node
         return solve(node.daemon, session, request, self.progress, stop, graph=self.graph, node=node.name)
@@ -262,6 +302,8 @@ class _Solve:
         )
         node = self.node
         root = exported(self._ask(request, session, stop), "image")
+        for repository in node.pushes:
+            self._push(digest, repository, session, stop)
         _, manifest, config = next(read_result(node.home.layers.content, root))
         return rootfs_of(manifest, config, bases, node.home)
 
