@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from polyarch.builder.instance import Builder, NodeRecord
-from polyarch.builder.report import NodeReport
+from polyarch.builder.report import GcRule, NodeReport
 from polyarch.cli.builder_rows import Row, binary, details, shortened
+from polyarch.cli.tables import tabbed
 from polyarch.content.state import State
 from polyarch.oci.platform import Platform, host
 from tests.cli.conftest import Run
@@ -207,6 +208,27 @@ def test_declared_platforms_stand_where_they_belong() -> None:
     lost = Row("b", Builder(name="b", nodes=(node,)), (NodeReport(status="error", error="gone"),))
     lines = dict(line for line in details(lost) if isinstance(line, tuple))
     assert lines["Platforms:"] == "linux/arm64*, linux/amd64*" and "Emulated:" not in lines
+
+
+def test_rules_of_collection() -> None:
+    rules = (
+        GcRule(filters=("type==source.local,type==exec.cachemount",), keep=172_800.0, max_used=3592570859),
+        GcRule(everything=True, reserved=26_000_000_000, min_free=51_000_000_000, keep=90.0),
+    )
+    node = NodeRecord(name="n", driver="remote", endpoint="tcp://h:1")
+    text = tabbed(details(Row("b", Builder(name="b", nodes=(node,)), (NodeReport(rules=rules),))))
+    assert text.endswith(
+        "GC Policy rule#0:\n"
+        " All:            false\n"
+        " Filters:        type==source.local,type==exec.cachemount\n"
+        " Keep Duration:  48h0m0s\n"
+        " Max Used Space: 3.346GiB\n"
+        "GC Policy rule#1:\n"
+        " All:            true\n"
+        " Keep Duration:  1m30s\n"
+        " Reserved Space: 24.21GiB\n"
+        " Min Free Space: 47.5GiB"
+    )
 
 
 def test_sizes() -> None:

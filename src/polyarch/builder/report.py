@@ -18,6 +18,18 @@ KINDS: tuple[Kind, ...] = ("image", "blob", "layer", "cachemount", "source", "up
 Status = Literal["running", "inactive", "stopped", "error"]
 
 
+class GcRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a daemon collects garbage by itself. Sizes are bytes, 0 where there is no such limit; ``keep`` is
+    how many seconds of rest spare a record."""
+
+    everything: bool = False
+    filters: tuple[str, ...] = ()
+    keep: float = 0.0
+    reserved: int = 0
+    max_used: int = 0
+    min_free: int = 0
+
+
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A node's facts. Numbers are 0 and texts empty where the node does not say. Sizes are bytes.
 
@@ -37,6 +49,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cache: int = 0
     labels: dict[str, str] = {}
     missing: tuple[str, ...] = ()
+    rules: tuple[GcRule, ...] = ()
     error: str = ""
     hint: str = ""
 

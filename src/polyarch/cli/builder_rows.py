@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from polyarch.builder.instance import Builder, NodeRecord
-from polyarch.builder.report import NodeReport
+from polyarch.builder.report import GcRule, NodeReport
 from polyarch.cli.govalues import Struct, to_json
 from polyarch.cli.template import Template
 
@@ -152,9 +152,21 @@ def _node_json(node: NodeRecord, report: NodeReport) -> dict[str, Any]:
         "CacheSize": report.cache,
         "Labels": report.labels,
         "Missing": list(report.missing),
+        "GCPolicy": [_rule_json(rule) for rule in report.rules],
         "Err": report.error,
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _rule_json(rule: GcRule) -> dict[str, Any]:
+    return {
+        "all": rule.everything,
+        "filter": list(rule.filters) or None,
+        "keepDuration": int(rule.keep * 1e9),
+        "maxUsedSpace": rule.max_used,
+        "minFreeSpace": rule.min_free,
+        "reservedSpace": rule.reserved,
+    }
 
 
 def _moment(seconds: float) -> str:
@@ -226,6 +238,9 @@ def _node_details(node: NodeRecord, report: NodeReport) -> Iterator[tuple[str, s
     for line in report.missing:
         yield "Missing:", line
     yield from _block("Labels:", report.labels)
+    for number, rule in enumerate(report.rules):
+        yield f"GC Policy rule#{number}:"
+        yield from _rule_lines(rule)
     for name, content in node.files.items():
         yield f"File#{name}:"
         if not name.startswith("certs/"):
@@ -261,6 +276,28 @@ def _block(title: str, pairs: Mapping[str, str]) -> Iterator[str]:
         yield title
         width = max(len(key) for key in pairs) + 2
         yield from (f" {key + ':':<{width}}{pairs[key]}" for key in sorted(pairs))
+
+
+def _rule_lines(rule: GcRule) -> Iterator[tuple[str, str]]:
+    yield " All:", str(rule.everything).lower()
+    if rule.filters:
+        yield " Filters:", " ".join(rule.filters)
+    if rule.keep:
+        yield " Keep Duration:", _duration(rule.keep)
+    for title, count in (
+        (" Reserved Space:", rule.reserved),
+        (" Max Used Space:", rule.max_used),
+        (" Min Free Space:", rule.min_free),
+    ):
+        if count:
+            yield title, binary(count)
+
+
+def _duration(seconds: float) -> str:
+    """As Go writes it: ``48h0m0s``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def binary(count: int) -> str:

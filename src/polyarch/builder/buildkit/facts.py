@@ -10,7 +10,7 @@ import grpc
 from polyarch.builder.buildkit.daemon import Daemon
 from polyarch.builder.buildkit.protocol import control_pb2 as control
 from polyarch.builder.buildkit.protocol import llb_pb2, worker_pb2
-from polyarch.builder.report import NodeReport, Prune, Pruned, Usage, split
+from polyarch.builder.report import GcRule, NodeReport, Prune, Pruned, Usage, split
 from polyarch.errors import PolyarchError
 from polyarch.oci.platform import Platform
 
@@ -56,6 +56,7 @@ class Facts:
             memory=_number(machine, "MemTotal"),
             cache=sum(item.size for item in self.usage()),
             labels=dict(sorted(self.workers[0].labels.items())),
+            rules=tuple(_rule(policy) for policy in self.workers[0].gc_policy),
         )
 
     def _machine(self) -> dict[str, object]:
@@ -100,6 +101,17 @@ def _platform(theirs: llb_pb2.Platform) -> Platform:
         os_version=theirs.os_version,
         os_features=tuple(theirs.os_features),
     ).normalized()
+
+
+def _rule(policy: worker_pb2.GCPolicy) -> GcRule:
+    return GcRule(
+        everything=policy.all,
+        filters=tuple(policy.filters),
+        keep=policy.keep_duration / 1e9,
+        reserved=policy.reserved_space,
+        max_used=policy.max_used_space,
+        min_free=policy.min_free_space,
+    )
 
 
 def _usage(record: control.UsageRecord) -> Usage:
