@@ -3,6 +3,7 @@ real."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -233,6 +234,29 @@ def test_refusals(cluster: Cluster, state: State, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
     with pytest.raises(PolyarchError, match="no usable configuration"):
         fleet.report(node, state)
+
+
+def test_the_context_and_the_namespace_may_be_named(
+    cluster: Cluster, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cluster.kubeconfig(tmp_path / "other", namespace="elsewhere")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    named = f"kubeconfig={path},context=test"
+    for options, namespace in (((named,), "elsewhere"), ((named, "namespace=own"), "own")):
+        node = _node(state, name=f"in-{namespace}", driver_opts=options)
+        fleet.start(node, state, lambda text: None)
+        assert ("own" in namespace) == any("/namespaces/own/" in line for line in cluster.log)
+    assert {space for space, _, _ in cluster.objects} == {"elsewhere", "own"}
+    wrong = _node(state, name="w", driver_opts=(f"kubeconfig={path},context=nope",))
+    with pytest.raises(PolyarchError, match="no usable configuration"):
+        fleet.report(wrong, state)
+
+
+def test_without_the_library(cluster: Cluster, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(PolyarchError, match="needs the Python package") as caught:
+        fleet.report(_node(state), state)
+    assert "pip install" in caught.value.hint
 
 
 def test_a_cluster_that_is_not_there(cluster: Cluster, state: State, tmp_path: Path) -> None:
