@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from threading import Event, RLock
+from threading import Event, RLock, Thread
 
 import msgspec
 
@@ -95,6 +95,8 @@ class Crew:
         self._lock = RLock()
         self._events: EventSink = solver_events.ignore
         self._emulated: dict[str, Sequence[Platform]] = {}
+        self._reaching: dict[str, RLock] = {}
+        self._unreached: dict[str, PolyarchError] = {}
 
     def close(self) -> None:
         """Close every node that was reached."""
@@ -108,12 +110,33 @@ class Crew:
     def node(self, name: str) -> Node:
         """The node called ``name``, reached if it was not. NodeLostError when it was given up."""
         with self._lock:
+            reaching = self._reaching.setdefault(name, RLock())
+        with reaching:  # nodes are reached side by side
             if name in self._lost:
                 raise self._lost[name]
+            if name in self._unreached:
+                raise self._unreached.pop(name)
             if name not in self._nodes:
                 with Booting(name, self._events) as booting:
-                    self._nodes[name] = connect(self._record(name), self.home, self._around, booting.tell)
+                    node = connect(self._record(name), self.home, self._around, booting.tell)
+                with self._lock:
+                    self._nodes[name] = node
             return self._nodes[name]
+
+    def _reach(self, names: Iterable[str]) -> None:
+        """Reach several nodes at once; what goes wrong is raised when one is used."""
+
+        def reach(name: str) -> None:
+            try:
+                self.node(name)
+            except PolyarchError as error:
+                self._unreached[name] = error  # for whoever uses it
+
+        threads = [Thread(target=reach, args=(name,), name=f"reach-{name}", daemon=True) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _record(self, name: str) -> NodeRecord:
         for record in self._builder.nodes:
@@ -152,10 +175,12 @@ class Crew:
 
         builder = msgspec.structs.replace(self._builder, nodes=tuple(alive))
         chosen = assign(builder, wanted, self._natives_of, self._emulated_by)
+        self._reach([one.node.name for one in chosen])
         return tuple(self._share(one.node, one.platforms, one.reasons) for one in chosen)
 
     def _natives_of(self, record: NodeRecord) -> tuple[Platform, ...]:
         """What the node says it runs natively; of one that a plan need not reach, what was declared."""
+        self._reach([one.name for one in self._builder.nodes if not self._is_known(one.name)])
         try:
             return tuple(self.node(record.name).platforms)
         except PolyarchError as error:
@@ -163,6 +188,9 @@ class Crew:
                 raise
             self._silent[record.name] = error.summary
             return record.platforms
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._nodes or name in self._lost or name in self._unreached
 
     def _emulated_by(self, record: NodeRecord) -> Sequence[Platform]:
         """What the node says it emulates."""

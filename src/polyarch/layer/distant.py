@@ -1,14 +1,17 @@
 """A layer that another machine made and holds: known here by what that machine says of it.
 
-Its entries come when somebody looks at them, and are kept; its blob is made there; its bytes come only when
-somebody here reads them.
+Its entries come when somebody looks at them; its blob is made there; its bytes come only when somebody here
+reads them. What that machine says is kept for its own steps' layers alone, whose ids nobody else makes:
+layers named after their content belong to everybody here, and nobody else should have to believe it.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from polyarch.content.store import Store
+from polyarch.layer import tar_toc
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.layer import Blob, Compression
 from polyarch.layer.stored import Kind, StoredLayer, wanted_key
@@ -55,6 +58,7 @@ class DistantLayer(StoredLayer):
         super().__init__(store, id, kind, original=original, origin=origin)
         self._holder = holder
         self._opened = 0
+        self._told: dict[str, Blob] = {}  # by what was asked for
 
     def toc(self) -> Toc:
         """See ``Layer.toc``."""
@@ -74,12 +78,26 @@ class DistantLayer(StoredLayer):
             return self.original
         wanted = wanted_key(compression, clamp=self.kind != "image")
         with self._lock:
-            found = self._store.recorded_blob(self._id, wanted)
+            found = self._told.get(wanted) or self._store.recorded_blob(self._id, wanted)
             if found is None:
-                found = self._holder.blob(self._id, compression)
-                self._store.forms.add(self._id, self.kind)
-                self._store.forms.put_blob(self._id, wanted, found)
+                found = self._told[wanted] = self._holder.blob(self._id, compression)
+                if self.kind == "step":
+                    self._store.forms.add(self._id, self.kind)
+                    self._store.forms.put_blob(self._id, wanted, found)
             return found
+
+    def tree(self) -> Path:
+        """See ``Layer.tree``."""
+        if self.kind == "files" and self._store.existing_tree(self._id) is None:
+            with self._tar_stream() as stream:
+                self._check(tar_toc.read(stream).toc)
+        return super().tree()
+
+    def _remember(self, toc: Toc, kept: dict[str, bytes] | None = None) -> None:
+        if self.kind == "step":
+            super()._remember(toc, kept)
+        self._toc = toc
+        self._index = None
 
     def open(self, entry: Entry) -> BinaryIO:
         """See ``Layer.open``."""

@@ -10,13 +10,23 @@ from polyarch.builder.instance import NodeRecord
 from polyarch.builder.node import NodeLostError
 from polyarch.builder.ssh import hello
 from polyarch.builder.ssh.hello import Hello
-from polyarch.builder.ssh.transport import CONNECT_SECONDS, Ssh, grace_of, hint_for, remote_line, serve_words
+from polyarch.builder.ssh.transport import (
+    CONNECT_SECONDS,
+    Ssh,
+    grace_of,
+    hint_for,
+    is_passing,
+    remote_line,
+    serve_words,
+)
 from polyarch.builder.wire.peer import Handler, Peer
 from polyarch.errors import PolyarchError, UnsupportedError
+from polyarch.version import VERSION
 
 PING_SECONDS = 2.0
 DEAF_SECONDS = 8.0  # without a sign of life a connection counts as broken
 _MEND = 2 / 3  # of a node's grace: a broken connection is given up before the node does
+_ATTEMPTS = 4  # to make a connection that breaks while it is made
 _PAUSE_SECONDS = 0.5
 _GOODBYE_SECONDS = 5.0
 
@@ -42,7 +52,9 @@ class Connection:
         self._mending = threading.Lock()
         self._left = threading.Event()
         self.peer = Peer(handlers, first=1, broken=self._broken, left=self._left.set)
-        self._pipe, self.hello = self._meet(serve_words(record), session="", begun=begun)
+        self._pipe, self.hello = self._first_meeting(begun)
+        if self.hello.polyarch != VERSION:
+            told(f"node {record.name} runs polyarch {self.hello.polyarch}, and this is {VERSION}")
         self.clock_offset = time.time() - self.hello.clock
         self.peer.link.attach(self._pipe, 0)
         threading.Thread(target=self._watch, name="node-watch", daemon=True).start()
@@ -70,10 +82,21 @@ class Connection:
 
     # --- meeting --------------------------------------------------------------------------------------------
 
+    def _first_meeting(self, begun: Ssh | None) -> tuple[Ssh, Hello]:
+        """Reach the node; a connection that breaks while it is made is made again."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._meet(serve_words(self.record), session="", begun=None if attempt else begun)
+            except NodeLostError as error:
+                if attempt == _ATTEMPTS - 1 or not is_passing(error.detail):
+                    raise
+            self._over.wait(_PAUSE_SECONDS)
+        raise AssertionError("the last attempt returns or raises")
+
     def _meet(self, words: tuple[str, ...], *, session: str, begun: Ssh | None = None) -> tuple[Ssh, Hello]:
         pipe = begun or Ssh(self.record, remote_line(self.record, words), ask=not session)
         received = self.peer.link.received
-        watchdog = threading.Timer(3 * CONNECT_SECONDS, pipe.close)
+        watchdog = threading.Timer(2 * CONNECT_SECONDS, pipe.close)
         watchdog.daemon = True
         watchdog.start()
         try:

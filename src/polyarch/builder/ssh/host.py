@@ -23,6 +23,7 @@ from polyarch.oci.platform import host
 from polyarch.version import VERSION
 
 DEAF_SECONDS = 12.0  # a client asks for a sign of life more often than that
+_YOUNG_SECONDS = 10.0  # for which a folder may lack its socket
 _PREFIX = "polyarch-node-"
 _PIECE = 256 << 10
 
@@ -81,6 +82,20 @@ def _folder(session: str) -> Path:
     return Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{session}"
 
 
+def _sweep() -> None:
+    """Remove the folders of conversations whose process was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{os.getuid()}-*"):
+        try:
+            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
+                continue
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(folder / "socket"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
+
+
 class _Conversation:
     """The client on the other side, whichever connection it uses."""
 
@@ -100,6 +115,7 @@ class _Conversation:
     def run(self) -> int:
         """Wait for the end; then stop everything that still runs."""
         self._peer.link.attach(self._pipe, 0)
+        _sweep()
         folder = _folder(self._session)
         folder.mkdir(mode=0o700)
         try:

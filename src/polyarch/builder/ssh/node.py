@@ -49,6 +49,7 @@ class SshNode:
         self._around = around
         self._lender = Lender(home, around)
         self._events: EventSink | None = None
+        self._untold: list[str] = []
         self._opened = False
         self.failures: dict[str, BaseException] = {}
         self._lock = threading.Lock()
@@ -75,6 +76,8 @@ class SshNode:
     ) -> Mapping[str, Rootfs]:
         """See ``Node``."""
         self._events = events
+        while self._untold:
+            self._told(self._untold.pop(0))
         self._open()
         origins = self._lend(graph, wanted)
         call = self._send_graph("solve", graph, wanted)
@@ -193,6 +196,8 @@ class SshNode:
     def _told(self, sentence: str) -> None:
         if self._events is not None:
             self._events(Warning("Node", sentence))
+        else:
+            self._untold.append(sentence)
 
     # --- the machine ----------------------------------------------------------------------------------------
 

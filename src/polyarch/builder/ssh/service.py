@@ -31,10 +31,11 @@ from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.stored import ImportedLayerError, StoredLayer
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.platform import Platform
-from polyarch.proof.preflight import Problem, check_executors, joined
+from polyarch.proof.preflight import Problem, check_executors, check_space, joined
 from polyarch.registry.client import Client
 from polyarch.registry.config import Config
 from polyarch.solver.cache import SqliteCache
+from polyarch.solver.events import EventSink, Warning
 
 
 class HostedNode(EmbeddedNode):
@@ -142,13 +143,14 @@ class Service:
     def _solve(self, call: Call, wanted: list[str]) -> dict[str, list[LayerTerm]]:
         graph = terms.decode_graph(call.read_all(terms.MAX_GRAPH))
         node = self.node
-        self._check(graph, wanted)
 
         def send(event: Any) -> None:
             try:
                 call.write(terms.encode_event(event))
             except PolyarchError:
                 pass  # nobody listens any more; what runs is stopped by ``cancelled``
+
+        self._check(graph, wanted, send)
 
         try:
             solved = node.solve(graph, wanted, send, call.cancelled)
@@ -159,16 +161,19 @@ class Service:
             raise
         return {digest: [self._term(layer) for layer in rootfs.layers] for digest, rootfs in solved.items()}
 
-    def _check(self, graph: Graph, wanted: Sequence[str]) -> None:
-        """Refuse at once what this machine could not run later, unless it need not."""
-        problems = [
-            p for p in check_executors(graph, SqliteCache(self._state.database)) if isinstance(p, Problem)
-        ]
+    def _check(self, graph: Graph, wanted: Sequence[str], events: EventSink) -> None:
+        """Refuse at once what this machine could not do later, unless it need not."""
+        found = check_executors(graph, SqliteCache(self._state.database))
+        problems = [one for one in found if isinstance(one, Problem)]
+        space = check_space(graph, self._state, self.node.local.layout)
+        if isinstance(space, Problem):
+            raise space.error
+        if space.state == "warning":
+            events(Warning("Preflight", f"the node's disk: {space.detail}"))
         if not problems:
             return
-        running = {
-            d for d, verdict in self.node.preview(graph, wanted) if verdict not in ("cached", "source")
-        }
+        verdicts = self.node.preview(graph, wanted)
+        running = {digest for digest, verdict in verdicts if verdict not in ("cached", "source")}
         problems = [problem for problem in problems if running.intersection(problem.vertices)]
         if problems:
             raise joined(problems)

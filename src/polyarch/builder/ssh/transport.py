@@ -16,7 +16,7 @@ from polyarch.builder.instance import NodeRecord
 from polyarch.errors import UnsupportedError, UsageError
 from polyarch.version import VERSION
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 15
 BOOTSTRAPPED = '"${XDG_DATA_HOME:-$HOME/.local/share}"/polyarch/node'  # below it a folder for each version
 _KEPT_LINES = 40  # of what ssh and the node say on standard error
 _NOT_FOUND = 127
@@ -63,7 +63,7 @@ def ssh_command(endpoint: Endpoint, remote: str, *, ask: bool = True) -> list[st
     """The command that runs ``remote``, a line for the login shell there. ``POLYARCH_SSH_COMMAND`` stands in
     for ``ssh``, as GIT_SSH_COMMAND does for git. Unless it may ``ask``, no password prompt holds it up."""
     command = shlex.split(os.environ.get("POLYARCH_SSH_COMMAND", "")) or ["ssh"]
-    command += ["-T", "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-o", "ServerAliveInterval=15"]
+    command += ["-T", "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
     if not ask:
         command += ["-o", "BatchMode=yes"]
     if endpoint.user:
@@ -197,3 +197,9 @@ def hint_for(said: str) -> str:
         if pattern in said:
             return hint
     return ""
+
+
+def is_passing(said: str) -> bool:
+    """Whether what ssh said may be otherwise a moment later: a connection broke, or a server had too many."""
+    words = ("Connection closed", "Connection reset", "Broken pipe", "closed by remote host", "kex_exchange")
+    return not said.strip() or any(word in said for word in words)
