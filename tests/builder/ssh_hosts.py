@@ -101,6 +101,15 @@ class Host:
                 found.append(int(entry.name))
         return found
 
+    def is_left(self) -> bool:
+        """Whether no polyarch runs there any more, or not for much longer."""
+        end = time.monotonic() + 5
+        while self.nodes():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
     def kill_nodes(self) -> None:
         """End polyarch there as the kernel does when memory runs out."""
         for process in self.nodes():
