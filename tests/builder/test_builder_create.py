@@ -265,6 +265,14 @@ def test_files_of_options_are_there_and_absolute(tmp_path: Path, monkeypatch: py
         options.parse("remote", {"cacert": "other.pem"})
 
 
+def test_a_builder_that_loads(state: State) -> None:
+    builders = Builders(state)
+    plain = create(builders, Wish(name="a", driver="remote", endpoint="tcp://a:1"), {}).builder
+    options = ("default-load=true",)
+    loading = create(builders, Wish(name="b", driver="remote", endpoint="tcp://a:1", driver_opts=options), {})
+    assert not plain.loads and loading.builder.loads
+
+
 def test_durations() -> None:
     assert [options.seconds(text) for text in ("90", "1m30s", "500ms", "x", "1x", "")] == [
         90.0,

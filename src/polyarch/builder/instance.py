@@ -52,6 +52,11 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether all its nodes are BuildKit daemons, which read and write caches by themselves."""
         return all(node.driver in DAEMONS for node in self.nodes)
 
+    @property
+    def loads(self) -> bool:
+        """Whether results of one platform go to the Docker engine where nothing else is said."""
+        return any(node.driver_opts.get("default-load") == "true" for node in self.nodes)
+
     def find(self, name: str) -> NodeRecord | None:
         """The node called ``name``."""
         return next((node for node in self.nodes if node.name == name), None)

@@ -186,7 +186,8 @@ def request_of(options: dict[str, Any], stack: ExitStack) -> BuildRequest:
     from polyarch.graph.named import build_contexts
     from polyarch.request import BuildRequest, names_of
 
-    outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"])
+    unsaid = builder.loads and not options["push"] and not options["outputs"] and len(platforms) < 2
+    outputs = output.parse_all(options["outputs"], push=options["push"], load=options["load"] or unsaid)
     tags = names_of(options["tags"])
     if any(out.push and not (tags or out.names) for out in outputs):
         raise UsageError(

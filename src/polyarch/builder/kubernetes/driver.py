@@ -151,9 +151,11 @@ def _await(cluster: Cluster, settings: Settings, tell: Tell) -> None:
 def _ready(found: Object) -> int:
     """Ready pods of the newest settings; none while the cluster has not seen these yet."""
     status = found.get("status") or {}
-    if int(status.get("observedGeneration") or 0) < int(found["metadata"].get("generation") or 0):
+    wanted = int(found["metadata"].get("generation") or 0)
+    if int(status.get("observedGeneration", wanted)) < wanted:
         return 0
-    return min(int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0))
+    ready = int(status.get("readyReplicas") or 0)
+    return min(ready, int(status.get("updatedReplicas", ready)))
 
 
 def _digest(found: Object) -> str:
@@ -183,7 +185,7 @@ def _runs(pod: Object) -> bool:
     status = pod.get("status") or {}
     conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or []}
     going = pod["metadata"].get("deletionTimestamp")
-    return status.get("phase") == "Running" and conditions.get("Ready") == "True" and not going
+    return status.get("phase") == "Running" and conditions.get("Ready", "True") == "True" and not going
 
 
 def _choose(cluster: Cluster, settings: Settings, key: str) -> str:
