@@ -172,9 +172,9 @@ def _find(found: Located, state: State, client: Client, wanted: str | None) -> _
     from polyarch.content.verify import read, read_manifest
     from polyarch.content.walk import select
     from polyarch.oci.config import ImageConfig
-    from polyarch.oci.platform import Platform, choose, host
+    from polyarch.oci.platform import choose, host, parse_known
 
-    platform = Platform.parse(wanted).normalized() if wanted else None
+    platform = parse_known(wanted) if wanted else None
     try:
         chosen = select(found.store, found.descriptor, platform or host())
     except NotFoundError as error:

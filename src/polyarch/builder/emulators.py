@@ -55,6 +55,7 @@ def take_missing(
     except PolyarchError as error:
         events(Warning("Preflight", f"emulators could not be taken from {image}: {error.summary}"))
         return False
+    node.sandbox().look_again()
     names = ", ".join(path.name for path in taken)
     events(Warning("Preflight", f"no emulator was installed here: took {names} from {image}"))
     return True

@@ -183,10 +183,10 @@ def save(*, names: tuple[str, ...], destination: str, form: str, platform: str) 
     from polyarch.export.destination import writing
     from polyarch.image.locate import locate
     from polyarch.oci.media_types import INDEXES
-    from polyarch.oci.platform import Platform
+    from polyarch.oci.platform import parse_known
     from polyarch.registry.client import Client
 
-    wanted = Platform.parse(platform).normalized() if platform else None
+    wanted = parse_known(platform) if platform else None
     with Client() as client:
         contents: dict[str, Content] = {}
         stores = []

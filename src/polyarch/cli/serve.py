@@ -35,7 +35,7 @@ def serve(*, root: Path | None, listen: str, default_platform: str) -> None:
     It stores what it is given byte for byte, asks nobody for a password, and speaks plain http: keep it on
     loopback or put a proxy with TLS and authentication in front of it. Ctrl-C stops it.
     """
-    from polyarch.oci.platform import Platform
+    from polyarch.oci.platform import parse_known
     from polyarch.registry import server
 
     folder = (root or State.default().root / "registry").absolute()
@@ -43,4 +43,4 @@ def serve(*, root: Path | None, listen: str, default_platform: str) -> None:
     def ready(address: str) -> None:
         print(f"serving the registry in {folder} at {address}", flush=True)
 
-    server.serve(folder, listen, default_platform=Platform.parse(default_platform).normalized(), ready=ready)
+    server.serve(folder, listen, default_platform=parse_known(default_platform), ready=ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +68,26 @@ def open_context(
 def open_directory(
     path: Path, state: State, store: LayerStore, patterns: tuple[str, ...] | None = None
 ) -> Rootfs:
-    """A local directory as files; its own .dockerignore applies unless ``patterns`` are given."""
+    """A local directory as files; its own .dockerignore applies unless ``patterns`` are given. The state
+    directory is never part of it."""
     _check_directory(path)
     if patterns is None:
         patterns = _patterns_in(path / ".dockerignore")
+    own = _own_folder(path, state)
+    if own:
+        patterns = (*patterns, own)
     matcher = Matcher(patterns) if patterns else None
     return DirectoryContext(path, matcher=matcher, index=ContentIndex(state), store=store).rootfs()
+
+
+def _own_folder(path: Path, state: State) -> str:
+    """The pattern that leaves out the state directory where it lies inside the context, as it does where a
+    CI system caches nothing but the project's own folder: it changes while it would be copied."""
+    try:
+        inside = state.root.resolve().relative_to(path.resolve()).as_posix()
+    except ValueError:
+        return ""
+    return "" if inside == "." else re.sub(r"([\\*?\[])", r"\\\1", inside)
 
 
 def _check_directory(path: Path) -> None:

@@ -94,6 +94,10 @@ class Sandbox:
         """Whether overlay's marks are ``user.overlay.*`` (user namespace), not ``trusted.overlay.*``."""
         return not self._privileged
 
+    def look_again(self) -> None:
+        """Look for emulators again; some were installed since. Before the first step that needs one."""
+        self._emulators = Emulators.discover(taken=self._state.emulators / "taken")
+
     @property
     def emulators(self) -> Emulators:
         return self._emulators

@@ -214,6 +214,13 @@ def check_known(platform: Platform, text: str) -> None:
         raise _bad(text, f"unknown architecture {platform.architecture!r}{near}")
 
 
+def parse_known(text: str) -> Platform:
+    """One platform, normalised; UsageError for one that nobody knows."""
+    platform = Platform.parse(text)
+    check_known(platform, text)
+    return platform.normalized()
+
+
 def parse_list(texts: Iterable[str]) -> tuple[Platform, ...]:
     """Every platform of repeated, comma-separated options, normalised, each once, in the order given;
     UsageError for one that nobody knows."""
@@ -221,9 +228,7 @@ def parse_list(texts: Iterable[str]) -> tuple[Platform, ...]:
     for text in texts:
         for part in text.split(","):
             if part.strip():
-                platform = Platform.parse(part.strip())
-                check_known(platform, part.strip())
-                seen[platform.normalized()] = None
+                seen[parse_known(part.strip())] = None
     return tuple(seen)
 
 

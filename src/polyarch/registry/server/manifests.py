@@ -18,7 +18,7 @@ from polyarch.oci import digest as digests
 from polyarch.oci import media_types, platform
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import MAX_BYTES, Raw
-from polyarch.oci.platform import Platform
+from polyarch.oci.platform import Platform, parse_known
 from polyarch.registry.server.exchange import Request, Response
 from polyarch.registry.server.refusal import Refusal
 from polyarch.registry.server.storage import Shelf, checked_digest, is_tag
@@ -72,7 +72,7 @@ class ManifestEndpoints:
     def _platform(self, request: Request) -> Platform:
         if match := _AGENT.search(request.headers.get("user-agent", "").lower()):
             try:
-                return Platform.parse(f"{match[1]}/{match[2]}").normalized()
+                return parse_known(f"{match[1]}/{match[2]}")
             except PolyarchError:
                 pass  # a platform nobody knows; the default serves as well as any
         return self.default
