@@ -32,6 +32,8 @@ class Canvas:
         self._entries: dict[str, Entry] = {}
         self._openers: dict[str, Opener] = {}
         self._new: set[str] = set()  # directories below which the base has nothing
+        self._seen: dict[str, Entry | None] = {}  # what was looked at in the base
+        self._read: dict[str, bytes] = {}
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -49,7 +51,17 @@ class Canvas:
                 above = self._entries.get(parent)
                 if above is not None and above.type != "directory":
                     return None  # what the base has there is hidden
-        return self.base.get(path)
+        return self._below(path)
+
+    def _below(self, path: str) -> Entry | None:
+        found = self._seen[path] = self.base.get(path)
+        return found
+
+    def fits(self, base: Rootfs) -> bool:
+        """Whether the same would have been drawn on ``base``."""
+        return all(base.get(path) == entry for path, entry in self._seen.items()) and all(
+            _content(base, path, len(content) + 1) == content for path, content in self._read.items()
+        )
 
     def resolve(self, path: str, *, last: bool = True) -> str:
         """``path`` with symlinks followed inside the root; what is missing stays as it is written.
@@ -65,7 +77,10 @@ class Canvas:
         if entry is None or entry.type not in ("file", "hardlink"):
             return None
         opener = self._openers.get(resolved)
-        with opener() if opener is not None else self.base.open(resolved) as stream:
+        if opener is None:
+            content = self._read[resolved] = _content(self.base, resolved, limit)
+            return content
+        with opener() as stream:
             return stream.read(limit)
 
     # -- drawing -------------------------------------------------------------------------------------------
@@ -123,7 +138,7 @@ class Canvas:
                 continue  # whose own parents are looked at
             for parent in _parents(path):
                 if parent not in entries:
-                    known = self.base.get(parent)
+                    known = self._below(parent)
                     if known is not None and known.type == "directory":
                         entries[parent] = msgspec.structs.replace(known, path=parent)
         ordered = sorted(entries.values(), key=lambda entry: entry.path.split("/"))
@@ -132,6 +147,11 @@ class Canvas:
     def open(self, entry: Entry) -> BinaryIO:
         """The bytes of a new file."""
         return self._openers[entry.path]()
+
+
+def _content(base: Rootfs, path: str, limit: int) -> bytes:
+    with base.open(path) as stream:
+        return stream.read(limit)
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,10 +11,10 @@ from polyarch.errors import PolyarchError
 from polyarch.graph.vertex import CopyAction, FileOp, MakeDirectoryAction, MergeOp
 from polyarch.layer import toc as tocs
 from polyarch.layer.entry import Entry, Toc
-from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
 from polyarch.ops.canvas import TIMELESS_NS, Canvas
 from polyarch.ops.copying import Copying
+from polyarch.ops.drawings import Drawing
 from polyarch.ops.owner import file_owner
 from polyarch.ops.result import (
     Result,
@@ -48,8 +48,7 @@ class FileOperation:
         self.op = op
         self.session = session
         self.local = local
-        self._drawn: Canvas | None = None
-        self._selected: dict[int, str] = {}
+        self._drawn: Drawing | None = None
 
     @property
     def _base(self) -> int | None:
@@ -75,17 +74,16 @@ class FileOperation:
             )
         if step.looking and not self._is_described(inputs):
             return
-        content = content_digest(self._draw(inputs).toc())
+        content = self._draw(inputs).content
         times = "" if self.op.epoch is None else f"@{self.op.epoch}"  # where one is wanted, it counts
         yield CacheKey(key_of("file content", content + times), ((FILES, content + times),))
 
     def run(self, inputs: Sequence[Input], step: Step) -> Result:
-        canvas = self._draw(inputs)
-        toc = canvas.toc()
+        drawing = self._draw(inputs)
         base = Rootfs() if self._base is None else rootfs_of(inputs[0])
-        if not toc.entries and not self.op.actions:
+        if not drawing.toc.entries and not self.op.actions:
             return Result(base)
-        layer: Layer = self.session.layers.file_layer(toc, canvas.open)
+        layer = drawing.layer(self.session.layers)
         return Result(base.with_layer(layer), (layer,))
 
     def record(self, result: Result) -> str:
@@ -102,7 +100,7 @@ class FileOperation:
         """See ``Explains``: the files of the layer against those of the layer made last time."""
         ids = record_layers(record)
         before = self.session.layers.forms.toc(ids[-1]) if ids and self._drawn is not None else None
-        return differences(before, self._draw(inputs).toc()) if before is not None else ()
+        return differences(before, self._draw(inputs).toc) if before is not None else ()
 
     def _is_described(self, inputs: Sequence[Input]) -> bool:
         """Whether the layer can be drawn without fetching anything."""
@@ -116,43 +114,52 @@ class FileOperation:
         have to be fetched.
         """
         if all(self.session.layers.is_described(id) for id in inputs[0].identity):
-            self._draw(inputs)
+            selected = self._draw(inputs).selected
         else:
+            selected = {}
             try:
                 for number, action in enumerate(self.op.actions):
                     if isinstance(action, CopyAction) and action.input in self.local:
                         canvas = Canvas(Rootfs(), 0)
                         copying = Copying(canvas, rootfs_of(inputs[action.input]), action, None, packed=True)
                         copying.run()
-                        self._selected[number] = selection_digest(copying)
+                        selected[number] = selection_digest(copying)
             except PolyarchError:
                 return ()  # what is wrong is said when the layer is drawn
-        return tuple(self._selected[number] for number in sorted(self._selected))
+        return tuple(selected[number] for number in sorted(selected))
 
     def _scratch(self) -> Path:
         folder = self.session.state.temporary
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _draw(self, inputs: Sequence[Input]) -> Canvas:
+    def _draw(self, inputs: Sequence[Input]) -> Drawing:
         if self._drawn is None:
             base = Rootfs() if self._base is None else rootfs_of(inputs[0])
-            epoch_ns = None if self.op.epoch is None else self.op.epoch * 10**9
-            canvas = Canvas(base, TIMELESS_NS if epoch_ns is None else epoch_ns)
-            for number, action in enumerate(self.op.actions):
-                match action:
-                    case MakeDirectoryAction():
-                        owner = file_owner(action.owner, canvas.read)
-                        canvas.make_directories(canvas.resolve(action.path), *owner, action.mode)
-                    case CopyAction():
-                        source = rootfs_of(inputs[action.input])
-                        given = file_owner(action.chown, canvas.read) if action.chown else None
-                        copying = Copying(canvas, source, action, given, epoch_ns, self._scratch())
-                        copying.run()
-                        if action.input in self.local:
-                            self._selected[number] = selection_digest(copying)
-            self._drawn = canvas
+            sources = [entry.identity for number, entry in enumerate(inputs) if number != self._base]
+            what = digest_of(definition(self.op), *(digest_of(*identity) for identity in sources))
+            # Now: who holds the lock on a drawing must not wait for anybody else's.
+            used = {a.input: rootfs_of(inputs[a.input]) for a in self.op.actions if isinstance(a, CopyAction)}
+            self._drawn = self.session.drawings.get(what, base, lambda: self._draw_on(base, used))
         return self._drawn
+
+    def _draw_on(self, base: Rootfs, sources: Mapping[int, Rootfs]) -> Drawing:
+        epoch_ns = None if self.op.epoch is None else self.op.epoch * 10**9
+        canvas = Canvas(base, TIMELESS_NS if epoch_ns is None else epoch_ns)
+        selected: dict[int, str] = {}
+        for number, action in enumerate(self.op.actions):
+            match action:
+                case MakeDirectoryAction():
+                    owner = file_owner(action.owner, canvas.read)
+                    canvas.make_directories(canvas.resolve(action.path), *owner, action.mode)
+                case CopyAction():
+                    source = sources[action.input]
+                    given = file_owner(action.chown, canvas.read) if action.chown else None
+                    copying = Copying(canvas, source, action, given, epoch_ns, self._scratch())
+                    copying.run()
+                    if action.input in self.local:
+                        selected[number] = selection_digest(copying)
+        return Drawing(canvas, selected)
 
 
 class MergeOperation:
@@ -202,8 +209,3 @@ def differences(before: Toc, after: Toc) -> list[str]:
 
 def _facts(entry: Entry) -> Entry:
     return msgspec.structs.replace(entry, mtime_ns=0, machine="")
-
-
-def content_digest(toc: Toc) -> str:
-    """A digest of what the entries are, their times aside."""
-    return tocs.name(toc, kind="content", times=False)

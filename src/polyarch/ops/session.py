@@ -13,6 +13,7 @@ from polyarch.errors import NotFoundError
 from polyarch.executor.spec import Executor
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
+from polyarch.ops.drawings import Drawings
 from polyarch.solver.cache import CacheStore
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Session:
     accelerator: Accelerator | None = None
     emulator_patience: float = 0
     resources: tuple[tuple[str, int | str], ...] = ()
+    drawings: Drawings = field(default_factory=Drawings)
 
     def context(self, name: str) -> Rootfs:
         """The files of the context ``name``."""
