@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -284,3 +285,19 @@ def test_caches_go_by_a_node_both_ways(
     second = build(folder, one(hosts.add("second").record()), other, seen=seen, cache_from=caches)
     assert seen.ran("RUN") == 0 == seen.ran("COPY")
     assert first.digest == second.digest
+
+
+def test_files_of_a_layer_that_came_home_as_a_blob(
+    state: State, busybox: str, far: Host, tmp_path: Path
+) -> None:
+    folder = context(tmp_path / "c", f"FROM {busybox}\nRUN echo b > /b\n")
+    build(folder, one(far.record()), state)  # brings the blobs home
+    request = BuildRequest(
+        context=str(folder),
+        outputs=output.parse_all([f"type=tar,dest={tmp_path / 'out.tar'}"], push=False, load=False),
+        builder=one(far.record()),
+    )
+    pipeline.run(request, state=state)
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        member = archive.extractfile("b")
+        assert member is not None and member.read() == b"b\n"

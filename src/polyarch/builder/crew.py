@@ -160,14 +160,16 @@ class Crew:
                 if error.node in self._lost:
                     raise  # nobody is left
                 self.give_up(error)
-                events(Warning("NodeLost", error.summary))
+                if len(alive) > 1:
+                    events(Warning("NodeLost", f"{error.summary}; others take its part"))
                 continue
             self._check_replacements(shares)
             return shares
 
     def _divide(self, wanted: Sequence[Platform], alive: Sequence[NodeRecord]) -> tuple[Share, ...]:
         if not wanted:
-            return (self._share(alive[0], (), ("the first node",)),)
+            reason = "" if len(self._builder.nodes) == 1 else "the first node"
+            return (self._share(alive[0], (), (reason,)),)
         if len(alive) == 1:
             reason = "" if len(self._builder.nodes) == 1 else "the only node left"
             return (self._share(alive[0], wanted, (reason,) * len(wanted)),)

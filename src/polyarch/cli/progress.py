@@ -211,7 +211,9 @@ def _ending(event: VertexCompleted, started: float) -> str:
 
 def warned(event: Warning) -> str:
     """The line for a warning."""
-    return f"warning: {event.file}:{event.line}: {event.rule}: {event.message} ({event.url})"
+    place = f"{event.file}:{event.line}: " if event.file else ""
+    page = f" ({event.url})" if event.url else ""
+    return f"warning: {place}{event.rule}: {event.message}{page}"
 
 
 def amount(count: int) -> str:

@@ -91,6 +91,7 @@ class Spool:
     """
 
     def __init__(self, stream: BinaryIO, folder: Path, *, whiteouts: bool = True) -> None:
+        self._digests: dict[str, str] | None = None
         with explained("storing an archive"):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as we do
@@ -100,9 +101,15 @@ class Spool:
         """Give the space back."""
         self._file.close()
 
+    def _digest(self, path: str) -> str:
+        if self._digests is None:
+            self._digests = {entry.path: entry.digest for entry in self.contents.toc.entries}
+        return self._digests.get(path, "")
+
     def open(self, entry: Entry) -> BinaryIO:
-        """The bytes of a file of the archive, by its digest."""
-        place = self.contents.places.get(entry.digest)
+        """The bytes of a file of the archive, by its digest, or by its path where nobody has asked for that
+        so far."""
+        place = self.contents.places.get(entry.digest or self._digest(entry.path))
         if place is None:
             raise NotFoundError(f"/{entry.path} is not in the archive", reason="not-a-file")
         return cast(BinaryIO, _Slice(self._file.fileno(), place, self))
