@@ -380,7 +380,6 @@ def test_an_image_is_not_overwritten_by_a_cache(machines: Machines, registry: st
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("type=gha", "registry"),
         ("type=s3,bucket=b", "type=local"),
         ("type=registry", "ref="),
         ("type=registry,ref=a,scope=x/y", "letters"),

@@ -8,21 +8,23 @@ warning, one that lies is not asked again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
+from polyarch.content.copy import Repository
 from polyarch.content.layout import Layout
+from polyarch.content.naming import missing
 from polyarch.content.store import Store
 from polyarch.content.verify import read, read_manifest
 from polyarch.content.walk import children, is_manifest
-from polyarch.errors import ContentError, PolyarchError
+from polyarch.errors import ContentError, NotFoundError, PolyarchError
 from polyarch.export.cache_options import CacheFrom
 from polyarch.image import cache_table
 from polyarch.image.cache_table import Part, Row
-from polyarch.image.origins import Origins
-from polyarch.image.sparse import LAYOUT_PREFIX
+from polyarch.image.sparse import LAYOUT_PREFIX, SparseStore
 from polyarch.layer.layer import Layer
 from polyarch.layer.store import LayerStore
 from polyarch.oci.descriptor import Descriptor
@@ -31,6 +33,9 @@ from polyarch.oci.platform import Platform
 from polyarch.ops.result import record_of
 from polyarch.registry.client import Client
 from polyarch.solver.events import EventSink, Warning
+
+if TYPE_CHECKING:
+    from polyarch.registry.actions_store import ActionsCache
 
 _MAX_ENTRIES = 64  # of an index
 _AT_ONCE = 8
@@ -43,6 +48,8 @@ class _Source:
     option: CacheFrom
     client: Client
     wanted: Sequence[Platform]
+    service: tuple[ActionsCache, str] | None = None  # and the name in it
+    failure: PolyarchError | None = None  # why there is no service
     parts: list[Part] | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     dropped: bool = False
@@ -50,7 +57,9 @@ class _Source:
 
     @property
     def place(self) -> str:
-        """Where its layers are, as origins are written."""
+        """Where its layers are, as origins are written; "" where nothing else but this build can get them."""
+        if self.service is not None:
+            return ""
         return self.option.reference.name if self.option.reference else f"{LAYOUT_PREFIX}{self.option.path}"
 
     def load(self, warn: Callable[[str], None]) -> list[Part]:
@@ -61,12 +70,19 @@ class _Source:
                 try:
                     self._read()
                 except (PolyarchError, OSError) as error:
+                    if self.service is not None and isinstance(error, NotFoundError):
+                        return []  # nothing was written for this ref yet, or it was evicted
                     warn(f"the cache {self.option} is not used: {_said(error)}")
         return [] if self.dropped else self.parts
 
     def _read(self) -> None:
         store: Store
-        if self.option.reference is not None:
+        if self.failure is not None:
+            raise self.failure
+        if self.service is not None:
+            store, name = self.service
+            root = store.resolve(name)
+        elif self.option.reference is not None:
             store = self.client.repository(self.option.reference)
             root = store.resolve(self.option.reference.digest or self.option.reference.tag)
         else:
@@ -104,13 +120,54 @@ def _part(store: Store, entry: Descriptor, raw: Raw | None) -> Part | None:
     return cache_table.from_inline(text, manifest.layers) if text else None
 
 
+def _sources(option: CacheFrom, client: Client, wanted: Sequence[Platform]) -> Iterator[_Source]:
+    """The caches that an option means; in the Actions cache every platform and ref has its own."""
+    if option.service is None:
+        yield _Source(option, client, wanted)
+        return
+    from polyarch.export.cache_service import caches_to_read
+
+    try:
+        for found in caches_to_read(option.service, wanted):
+            yield _Source(option, client, wanted, found)
+    except PolyarchError as error:
+        yield _Source(option, client, wanted, failure=error)
+
+
+class _Service:
+    """Layers in the Actions cache, which can be had as long as the job lasts. Implements ``Held``."""
+
+    def __init__(self, sources: Sequence[_Source]) -> None:
+        self._sources = sources
+
+    def exists(self, digest: str) -> bool:
+        return self._holder(digest) is not None
+
+    def open(self, wanted: Descriptor) -> BinaryIO:
+        holder = self._holder(wanted.digest)
+        if holder is None:
+            raise missing(wanted.digest, "the Actions cache")
+        return holder.open(wanted)
+
+    def deliver(self, wanted: Descriptor, target: Repository) -> bool:
+        return False
+
+    def _holder(self, digest: str) -> ActionsCache | None:
+        for source in self._sources:
+            if source.service is not None and not source.dropped:
+                layers = (layer for part in source.parts or () for layer in part.layers.values())
+                if any(layer.blob.descriptor.digest == digest for layer in layers):
+                    return source.service[0]
+        return None
+
+
 class CacheImport:
     """All caches of a build, in the order they were given. Implements ``solver.remote.Elsewhere``."""
 
     def __init__(
         self, options: Sequence[CacheFrom], wanted: Sequence[Platform], client: Client, events: EventSink
     ) -> None:
-        self._sources = [_Source(option, client, wanted) for option in options]
+        self._sources = [one for option in options for one in _sources(option, client, wanted)]
         self._events = events
 
     def __len__(self) -> int:
@@ -140,15 +197,18 @@ class CacheImport:
                     return part.notes[key].text
         return None
 
-    def attach(self, layers: LayerStore, origins: Origins) -> None:
+    def attach(self, layers: LayerStore, local: SparseStore) -> None:
         """Let ``layers`` find here what it does not have."""
+        if any(source.service is not None for source in self._sources):
+            local.held.append(_Service(self._sources))
 
         def elsewhere(id: str) -> Layer | None:
             found = self.find(id)
             if found is None:
                 return None
             place, layer = found
-            origins.record({layer.blob.descriptor.digest: (place,)})
+            if place:
+                local.origins.record({layer.blob.descriptor.digest: (place,)})
             return layers.remote_layer(id, layer.blob, layer.made_as)
 
         layers.elsewhere = elsewhere

@@ -22,7 +22,6 @@ from polyarch.executor.sandbox import Sandbox
 from polyarch.executor.spec import Executor
 from polyarch.graph.vertex import LAYOUT, LOCAL, ExecOp, Graph, ImageOp
 from polyarch.image.cache_table import Layer as CachedLayer
-from polyarch.image.origins import Origins
 from polyarch.image.sparse import SparseStore
 from polyarch.layer.layer import Layer, Privilege
 from polyarch.layer.rootfs import Rootfs
@@ -70,7 +69,7 @@ class Surroundings:
 class Imports(Elsewhere, Protocol):
     """Caches of other machines (``builder.cache_import.CacheImport``)."""
 
-    def attach(self, layers: LayerStore, origins: Origins) -> None:
+    def attach(self, layers: LayerStore, local: SparseStore) -> None:
         """Let ``layers`` find there what it does not have."""
         ...
 
@@ -129,7 +128,7 @@ class EmbeddedNode:
         self.failures: Mapping[str, BaseException] = {}
         if imports is not None:
             self._cache = self.imported = ChainedCache(known, imports)
-            imports.attach(self.layers, local.origins)
+            imports.attach(self.layers, local)
 
     @property
     def platforms(self) -> Sequence[Platform]:

@@ -7,14 +7,11 @@ looks again a moment later; whoever was overwritten does it once more. What othe
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
-import os
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -23,12 +20,13 @@ import msgspec
 
 from polyarch.content.copy import copy
 from polyarch.content.layout import Layout
-from polyarch.content.names import REF_NAME
 from polyarch.content.store import Store
 from polyarch.content.verify import read, read_manifest
 from polyarch.content.walk import children
 from polyarch.errors import CancelledError, ContentError, NotFoundError, PolyarchError, RegistryError
 from polyarch.export.cache_options import CacheTo
+from polyarch.export.cache_service import cache_to_write
+from polyarch.export.cache_targets import DirectoryTarget, ServiceTarget, TagTarget, Target
 from polyarch.export.progress import Reporter, reporter
 from polyarch.export.push import Repositories
 from polyarch.graph.vertex import Vertex
@@ -37,19 +35,19 @@ from polyarch.image.cache_table import Layer, Note, Part, Row
 from polyarch.image.sparse import SparseStore
 from polyarch.layer.layer import Compression
 from polyarch.layer.store import LayerStore
-from polyarch.layer.stored import ImportedLayerError, wanted_key
+from polyarch.layer.stored import ImportedLayerError, StoredLayer, wanted_key
 from polyarch.oci import digest as digests
 from polyarch.oci import media_types
 from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Index, Raw, encode
 from polyarch.oci.platform import Platform
-from polyarch.oci.reference import Reference
 from polyarch.ops.result import record_layers, record_of
 from polyarch.solver.events import EventSink, Warning
 from polyarch.solver.remote import is_portable
 from polyarch.solver.scheduler import Finding
 
 _ATTEMPTS = 20
+_AT_ONCE = 8
 _FRESH_SECONDS = 24 * 3600  # what was written since then need not be written again
 _BUILDKIT = "application/vnd.buildkit.cacheconfig.v0"
 
@@ -124,12 +122,24 @@ class CacheWriter:
         now = int(time.time())
         with report.phase("preparing build cache for export"):
             ours = {one.platform: self._part(one, option, now) for one in self.learnt}
-        if option.reference is not None:
-            target: _Target = _Named(self.client.repository(option.reference), option.reference)
-        else:
-            target = _Directory(Layout(Path(str(option.path))), option.tag)
+        with report.phase(f"writing cache {option}"):
+            if option.service is not None:
+                store = cache_to_write(option.service)
+                names = {platform: option.service.name(platform) for platform in ours}
+                for platform, part in ours.items():
+                    self._write_to(ServiceTarget(store, names[platform]), {platform: part}, now, report)
+            elif option.reference is not None:
+                repository = self.client.repository(option.reference)
+                self._write_to(TagTarget(repository, option.reference), ours, now, report)
+            else:
+                layout = Layout(Path(str(option.path)))
+                self._write_to(DirectoryTarget(layout, option.tag), ours, now, report)
+
+    def _write_to(self, target: Target, ours: dict[Platform, Part], now: int, report: Reporter) -> None:
         written = ""
-        with report.phase(f"writing cache {option}"), target.held():
+        if not target.refuses_gaps:
+            ours = {platform: self._obtainable(part, target) for platform, part in ours.items()}
+        with target.held():
             learnt = {} if self.fresh else {one.platform: one for one in self.learnt}
             merge = _Merge(target, ours, learnt, now)
             if not merge.is_known():
@@ -157,7 +167,21 @@ class CacheWriter:
         }
         return Part(rows, found, notes)
 
-    def _upload(self, target: _Target, ours: Mapping[Platform, Part], report: Reporter) -> None:
+    def _obtainable(self, part: Part, target: Target) -> Part:
+        """Without layers that another machine made and nobody has any more: they were evicted."""
+
+        def is_there(one: tuple[str, Layer]) -> bool:
+            layer = self.layers.load(one[0])
+            if not isinstance(layer, StoredLayer) or not layer.imported or self.layers.at_hand(layer):
+                return True
+            return target.store.exists(one[1].blob.descriptor.digest)
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cache") as pool:
+            there = list(pool.map(is_there, part.layers.items()))
+        kept = [id for id, here in zip(part.layers, there, strict=True) if here]
+        return cache_table.only(part, kept)
+
+    def _upload(self, target: Target, ours: Mapping[Platform, Part], report: Reporter) -> None:
         """All layers, each platform's below a manifest of its own."""
         for part in ours.values():
             raw, config = cache_table.manifest(part)
@@ -178,75 +202,6 @@ class CacheWriter:
             )
 
 
-# --- targets --------------------------------------------------------------------------------------------
-
-
-class _Target:
-    """Where a cache is written: a store and a name in it."""
-
-    store: Store
-    patience = 0.0  # seconds after which others that wrote at the same time have been seen
-
-    def resolve(self) -> Descriptor | None:
-        """What the name leads to."""
-        raise NotImplementedError
-
-    def name(self, index: Raw) -> None:
-        """Let the name lead to ``index``, whose parts are there."""
-        raise NotImplementedError
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep others out, where that is possible."""
-        yield
-
-
-class _Named(_Target):
-    """A tag in a registry."""
-
-    def __init__(self, store: Store, reference: Reference) -> None:
-        self.store = store
-        self._tag = reference.tag or "latest"
-
-    def resolve(self) -> Descriptor | None:
-        try:
-            return self.store.resolve(self._tag)
-        except NotFoundError:
-            return None
-
-    def name(self, index: Raw) -> None:
-        started = time.monotonic()
-        self.store.tag(self._tag, index.descriptor)
-        self.patience = max(0.15, 3 * (time.monotonic() - started)) + random.uniform(0, 0.1)
-
-
-class _Directory(_Target):
-    """An OCI layout on disk, as BuildKit's local cache is one."""
-
-    def __init__(self, layout: Layout, tag: str) -> None:
-        self.store = self._layout = layout
-        self._tag = tag
-
-    def resolve(self) -> Descriptor | None:
-        try:
-            return self._layout.resolve(self._tag)
-        except NotFoundError:
-            return None
-
-    def name(self, index: Raw) -> None:
-        self._layout.publish(msgspec.structs.replace(index.descriptor, annotations={REF_NAME: self._tag}))
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self._layout.push_bytes(cache_table.EMPTY, media_types.OCI_EMPTY)  # makes the folder a layout
-        lock = os.open(self._layout.root / "oci-layout", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-
 # --- merging --------------------------------------------------------------------------------------------
 
 
@@ -254,7 +209,7 @@ class _Directory(_Target):
 class _Merge:
     """Puts our parts beside what is there."""
 
-    target: _Target
+    target: Target
     ours: dict[Platform, Part]
     learnt: Mapping[Platform, Learnt]
     now: int
@@ -317,6 +272,8 @@ class _Merge:
             known = self._read(entry) if entry is not None else None
             if known is None or not cache_table.covers(known, part, self.now - _FRESH_SECONDS):
                 return False
+            if len(self._present(part).layers) < len(part.layers):
+                return False
         return True
 
     def _read(self, entry: Descriptor) -> Part | None:
@@ -378,14 +335,15 @@ class _Merge:
         _put(self.target.store, raw.data, raw.media_type)
         return raw
 
-    def _present(self, theirs: Part) -> Part:
-        """A registry refuses a manifest whose layers it lacks; a directory does not."""
-        if not isinstance(self.target, _Directory):
-            return theirs
+    def _present(self, part: Part) -> Part:
+        """Without layers that are gone. A registry refuses a manifest that has such; others do not."""
+        if self.target.refuses_gaps:
+            return part
         exists = self.target.store.exists
-        return cache_table.only(
-            theirs, [id for id, layer in theirs.layers.items() if exists(layer.blob.descriptor.digest)]
-        )
+        layers = [(id, layer.blob.descriptor.digest) for id, layer in part.layers.items()]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cache") as pool:
+            there = pool.map(lambda one: exists(one[1]), layers)
+            return cache_table.only(part, [id for (id, _), here in zip(layers, there, strict=True) if here])
 
 
 def _put(store: Store, data: bytes, media_type: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from polyarch.errors import UsageError
+from polyarch.export.cache_service import ServiceOptions
 from polyarch.layer.layer import Compression
 from polyarch.oci import digest as digests
 from polyarch.oci.reference import Reference
@@ -24,9 +25,10 @@ _TO = frozenset({
     "oci-mediatypes", "image-manifest", "ignore-error", "registry.insecure", "scope",
 })  # fmt: skip
 _FROM = frozenset({"type", "ref", "src", "tag", "digest", "registry.insecure", "scope"})
+_SERVICE = frozenset({"url", "url_v2", "token", "timeout", "repository", "ghtoken", "version"})  # type=gha's
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FOREIGN = {
-    "gha": "GitHub's own cache service is not supported yet; a registry works there too: "
-    "type=registry,ref=ghcr.io/OWNER/NAME:cache",
     "s3": "S3 is not supported yet; use type=registry, or type=local and copy the directory",
     "azblob": "Azure's blob storage is not supported yet; use type=registry, or type=local and copy the "
     "directory",
@@ -36,9 +38,10 @@ _FOREIGN = {
 @dataclass(frozen=True)
 class CacheTo:
     """Where a build's cache goes. ``reference`` is set for a registry, ``path`` and ``tag`` for a local
-    directory, neither for ``inline``. With ``strict`` a cache that cannot be written is an error."""
+    directory, ``service`` for ``gha``, none for ``inline``. With ``strict`` a cache that cannot be written is
+    an error."""
 
-    type: Literal["registry", "local", "inline"]
+    type: Literal["registry", "local", "inline", "gha"]
     reference: Reference | None = None
     path: Path | None = None
     tag: str = "latest"
@@ -46,23 +49,29 @@ class CacheTo:
     compression: Compression | None = None  # the image's
     insecure: bool = False
     strict: bool = False
+    service: ServiceOptions | None = None
 
     def __str__(self) -> str:
-        return str(self.reference or self.path or self.type)
+        return str(self.reference or self.path or _told(self.type, self.service))
 
 
 @dataclass(frozen=True)
 class CacheFrom:
     """Where results of other machines may be found; ``tag`` may also be a digest of a local directory's."""
 
-    type: Literal["registry", "local"]
+    type: Literal["registry", "local", "gha"]
     reference: Reference | None = None
     path: Path | None = None
     tag: str = "latest"
     insecure: bool = False
+    service: ServiceOptions | None = None
 
     def __str__(self) -> str:
-        return str(self.reference or self.path)
+        return str(self.reference or self.path or _told(self.type, self.service))
+
+
+def _told(kind: str, service: ServiceOptions | None) -> str:
+    return f"{kind} (scope {service.scope})" if service is not None else kind
 
 
 def parse_to(texts: Iterable[str]) -> tuple[CacheTo, ...]:
@@ -94,7 +103,9 @@ def _entries(option: str, text: str, known: frozenset[str]) -> list[dict[str, st
             raise _bad(option, text, f"{part!r} is not key=value")
         pairs[key] = value.strip()
     if not pairs.get("type"):
-        raise _bad(option, text, "type is missing", hint="type=registry,ref=NAME, type=local or type=inline")
+        raise _bad(
+            option, text, "type is missing", hint="type=registry,ref=NAME, type=gha, type=local or inline"
+        )
     _refuse(option, text, pairs, known)
     return [pairs]
 
@@ -103,8 +114,12 @@ def _refuse(option: str, text: str, pairs: dict[str, str], known: frozenset[str]
     kind = pairs["type"]
     if kind in _FOREIGN:
         raise _bad(option, text, f"type={kind} cannot be used", hint=_FOREIGN[kind], reason="cache-type")
-    if kind not in ("registry", "local", "inline"):
-        raise _bad(option, text, f"there is no type={kind}", hint="registry, local or inline")
+    if kind not in ("registry", "local", "inline", "gha"):
+        raise _bad(option, text, f"there is no type={kind}", hint="registry, gha, local or inline")
+    if kind == "gha":
+        known = known - {"ref", "dest", "src", "tag", "digest", "registry.insecure"} | _SERVICE
+        if option == "--cache-from":
+            known = known | {"ignore-error", "mode"}  # workflows often say the same in both
     if "scope" in pairs and kind == "inline":
         raise _bad(option, text, "type=inline has no scope", hint="an image is its own")
     if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", pairs.get("scope", "")):
@@ -129,9 +144,10 @@ def _to(text: str, pairs: dict[str, str]) -> CacheTo:
         raise _bad(option, text, "oci-mediatypes=false", hint="a cache always has OCI media types")
     _flag(option, text, pairs, "image-manifest", default=True)  # each platform's part is one
     return CacheTo(
-        cast(Literal["registry", "local", "inline"], kind),
+        cast(Literal["registry", "local", "inline", "gha"], kind),
         reference=_reference(option, text, pairs) if kind == "registry" else None,
         path=_path(option, text, pairs, "dest") if kind == "local" else None,
+        service=_service(option, text, pairs) if kind == "gha" else None,
         tag=_scoped(pairs.get("tag", "latest"), pairs),
         mode=cast(Mode, mode),
         compression=_compression(option, text, pairs),
@@ -151,11 +167,26 @@ def _from(text: str, pairs: dict[str, str]) -> CacheFrom:
     if digest and not digests.is_valid(digest):
         raise _bad(option, text, f"{digest!r} is no digest")
     return CacheFrom(
-        cast(Literal["registry", "local"], kind),
+        cast(Literal["registry", "local", "gha"], kind),
         reference=_reference(option, text, pairs) if kind == "registry" else None,
         path=_path(option, text, pairs, "src") if kind == "local" else None,
+        service=_service(option, text, pairs) if kind == "gha" else None,
         tag=digest or _scoped(pairs.get("tag", "latest"), pairs),
         insecure=_flag(option, text, pairs, "registry.insecure", default=False),
+    )
+
+
+def _service(option: str, text: str, pairs: dict[str, str]) -> ServiceOptions:
+    """``repository`` and ``ghtoken``, with which BuildKit asks for a list of entries, are not needed."""
+    parts = _DURATION.findall(pairs.get("timeout", ""))
+    if "".join(number + unit for number, unit in parts) != pairs.get("timeout", ""):
+        raise _bad(option, text, f"timeout={pairs['timeout']} is no duration", hint="such as 10m or 90s")
+    return ServiceOptions(
+        scope=pairs.get("scope") or "default",
+        url=pairs.get("url", ""),
+        url_v2=pairs.get("url_v2", ""),
+        token=pairs.get("token", ""),
+        timeout=sum(float(number) * _SECONDS[unit] for number, unit in parts),
     )
 
 
@@ -213,7 +244,8 @@ def _flag(option: str, text: str, pairs: dict[str, str], key: str, *, default: b
 def _bad(
     option: str, text: str, why: str, *, hint: str = "", reason: str = "invalid-cache-option"
 ) -> UsageError:
-    return UsageError(f"{option} {text}: {why}", hint=hint, reason=reason)
+    shown = re.sub(r"((?:gh)?token)=[^,\"]*", r"\1=…", text, flags=re.IGNORECASE)
+    return UsageError(f"{option} {shown}: {why}", hint=hint, reason=reason)
 
 
 def insecure_caches(options: Iterable[CacheTo | CacheFrom]) -> frozenset[str]:

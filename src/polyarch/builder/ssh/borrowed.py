@@ -22,8 +22,7 @@ from polyarch.content.verify import verified
 from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.graph.vertex import LOCAL
 from polyarch.image.cache_table import Layer as CachedLayer
-from polyarch.image.origins import Origins
-from polyarch.image.sparse import LAYOUT_PREFIX
+from polyarch.image.sparse import LAYOUT_PREFIX, SparseStore
 from polyarch.layer.layer import Blob, Layer
 from polyarch.layer.store import LayerStore
 from polyarch.layer.stored import StoredLayer
@@ -140,7 +139,7 @@ class BorrowedCache:
         )
         return place, CachedLayer(Blob(descriptor, diff_id), made_as)
 
-    def attach(self, layers: LayerStore, origins: Origins) -> None:
+    def attach(self, layers: LayerStore, local: SparseStore) -> None:
         """See ``Imports``."""
 
         def elsewhere(id: str) -> Layer | None:
