@@ -84,16 +84,16 @@ def test_what_is_not_hit_is_not_fetched(service: ActionsService, jobs: Jobs, tmp
 def test_platforms_and_jobs_keep_apart_and_share_the_rest(service: ActionsService, jobs: Jobs) -> None:
     files = {"Dockerfile": "FROM base/busybox\nCOPY a /a\nRUN echo $(cat /a) > /b\n", "a": "alpha"}
     jobs.run(files, platforms=["linux/amd64"])
-    keys = [key for key in service.keys() if "index" in key]
+    keys = [key for key in service.known() if "index" in key]
     jobs.run(files | {"a": "other"}, platforms=["linux/amd64"], cache_to=["type=gha,scope=other"])
-    assert [key for key in service.keys() if "index" in key and "other" not in key] == keys
+    assert [key for key in service.known() if "index" in key and "other" not in key] == keys
     outcome, ran = jobs.run(files, platforms=["linux/amd64"])
     assert not ran and outcome.digest
 
 
 def test_every_platform_has_a_name(service: ActionsService, jobs: Jobs) -> None:
     jobs.run(platforms=["linux/amd64", "linux/arm64", "linux/arm/v7"])
-    names = sorted(key.rpartition("-")[0] for key in service.keys() if "index" in key)
+    names = sorted(key.rpartition("-")[0] for key in service.known() if "index" in key)
     begin = "polyarch-1-index-default-linux-"
     assert names == [f"{begin}amd64", f"{begin}arm-v7", f"{begin}arm64"]
     _, ran = jobs.run(platforms=["linux/arm/v7"])
@@ -104,13 +104,13 @@ def test_a_pull_request_uses_what_main_did(
     service: ActionsService, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs.run()
-    before = service.keys()
+    before = service.known()
     token = service.token(("refs/pull/7/merge", READ | WRITE), ("refs/heads/main", READ))
     monkeypatch.setenv("ACTIONS_RUNTIME_TOKEN", token)
     _, ran = jobs.run()
     assert not ran and not jobs.warnings
     jobs.run(FILES | {"c": "of the request"})
-    assert service.keys()[: len(before)] == before
+    assert service.known()[: len(before)] == before
     assert [one.ref for one in service.entries[len(before) :]] == ["refs/pull/7/merge"] * (
         len(service.entries) - len(before)
     )

@@ -81,7 +81,7 @@ def test_a_lie_is_never_finished(
     monkeypatch.setattr(actions_blobs, "BLOCK", 1000)
     with pytest.raises(ContentError):
         opened(service).push(io.BytesIO(sent), describe(b"x" * 3000))
-    assert not service.keys()
+    assert not service.known()
 
 
 def test_a_cut_download_goes_on_where_it_was(service: ActionsService) -> None:
@@ -152,7 +152,7 @@ def test_an_entry_never_changes_and_the_newest_counts(service: ActionsService) -
     first = name(store, "first")
     second = name(store, "second")
     assert store.resolve("cache").digest == second.digest != first.digest
-    assert [key.rpartition("#")[2] for key in service.keys()] == ["1", "2"]
+    assert [key.rpartition("#")[2] for key in service.known()] == ["1", "2"]
 
 
 def test_of_two_writers_one_is_told(service: ActionsService) -> None:
@@ -171,7 +171,7 @@ def test_of_two_writers_one_is_told(service: ActionsService) -> None:
 def test_a_writer_that_died_is_passed(service: ActionsService) -> None:
     store = opened(service)
     name(store, "first")
-    key = service.keys()[0].removesuffix("1")
+    key = service.known()[0].removesuffix("1")
     access = Access(service.url + "/", service.token(MAIN))
     assert CacheService(access, QUICK).create(f"{key}2") is not None  # and then its job was cancelled
     with pytest.raises(RegistryError):
@@ -207,7 +207,7 @@ def test_many_writers_all_get_their_turn(service: ActionsService) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [key.rpartition("#")[2] for key in service.keys()] == ["1", "2", "3", "4", "5"]
+    assert [key.rpartition("#")[2] for key in service.known()] == ["1", "2", "3", "4", "5"]
 
 
 def test_a_pull_request_reads_main_and_writes_its_own(service: ActionsService) -> None:

@@ -213,6 +213,7 @@ class _Merge:
     ours: dict[Platform, Part]
     learnt: Mapping[Platform, Learnt]
     now: int
+    seen: dict[str, bool] = field(default_factory=dict)  # whether blobs are there
 
     def is_known(self) -> bool:
         """Whether what is there says all that we could say."""
@@ -224,6 +225,7 @@ class _Merge:
     def run(self, cancelled: Event) -> str:
         """The digest of the index that has everything; "" where nothing had to be written."""
         written = ""
+        self.seen.clear()  # ours have been sent since
         for _ in range(_ATTEMPTS):
             before = self.target.resolve()
             there = self._entries(before)
@@ -272,8 +274,6 @@ class _Merge:
             known = self._read(entry) if entry is not None else None
             if known is None or not cache_table.covers(known, part, self.now - _FRESH_SECONDS):
                 return False
-            if len(self._present(part).layers) < len(part.layers):
-                return False
         return True
 
     def _read(self, entry: Descriptor) -> Part | None:
@@ -281,7 +281,7 @@ class _Merge:
         try:
             raw = read_manifest(self.target.store, entry)
             data = read(self.target.store, raw.manifest.config, limit=cache_table.MAX_TABLE)
-            return cache_table.parse(data, raw.manifest.layers)
+            return self._present(cache_table.parse(data, raw.manifest.layers))
         except (ContentError, NotFoundError):
             return None
 
@@ -321,7 +321,7 @@ class _Merge:
     def _push(self, ours: Part, theirs: Part | None) -> Raw:
         """The manifest of both together, or of ours alone where layers of theirs are gone."""
         if theirs is not None:
-            both = cache_table.merged(ours, self._present(theirs), self.now)
+            both = cache_table.merged(ours, theirs, self.now)
             raw, config = cache_table.manifest(both)
             try:
                 _put(self.target.store, config, cache_table.CONFIG)
@@ -336,14 +336,20 @@ class _Merge:
         return raw
 
     def _present(self, part: Part) -> Part:
-        """Without layers that are gone. A registry refuses a manifest that has such; others do not."""
+        """Without layers that are gone, and results that had them. A registry refuses a manifest with a gap,
+        so that nothing has to be asked there; others do not."""
         if self.target.refuses_gaps:
             return part
-        exists = self.target.store.exists
-        layers = [(id, layer.blob.descriptor.digest) for id, layer in part.layers.items()]
+        asked = [blob for blob in _blobs(part).values() if blob not in self.seen]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cache") as pool:
-            there = pool.map(lambda one: exists(one[1]), layers)
-            return cache_table.only(part, [id for (id, _), here in zip(layers, there, strict=True) if here])
+            self.seen.update(zip(asked, pool.map(self.target.store.exists, asked), strict=True))
+        gone = {id for id, blob in _blobs(part).items() if not self.seen[blob]}
+        rows = tuple(row for row in part.rows if gone.isdisjoint(row.layers))
+        return Part(rows, {id: layer for id, layer in part.layers.items() if id not in gone}, part.notes)
+
+
+def _blobs(part: Part) -> dict[str, str]:
+    return {id: layer.blob.descriptor.digest for id, layer in part.layers.items()}
 
 
 def _put(store: Store, data: bytes, media_type: str) -> None:

@@ -1,5 +1,5 @@
 """A build cache in the Actions cache as a ``Store``: layers are entries under their digests; an index with
-its manifests and tables is one entry under the cache's name, so that it takes two requests to know what is there.
+its manifests and tables is one entry under the cache's name, so that two requests tell what is there.
 
 An entry can never be changed. So a name has numbers, ``NAME#1``, ``NAME#2`` …, and the newest counts; that a
 number can be taken only once is the compare-and-swap that a registry lacks.

@@ -1,5 +1,5 @@
-"""GitHub Actions' cache service and the storage behind it, for tests: version 2 of the protocol, with what goes
-wrong in real life (conflicts, eviction, expired tokens and signatures, busy servers, cut downloads)."""
+"""GitHub Actions' cache service and the storage behind it, for tests: version 2 of the protocol, with what
+goes wrong in real life (conflicts, eviction, expired tokens and signatures, busy servers, cut downloads)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ActionsService:
                 self.blobs.pop(one.blob, None)
         return len(gone)
 
-    def keys(self) -> list[str]:
+    def known(self) -> list[str]:
         """The keys of all entries that are whole."""
         return [one.key for one in self.entries if one.size >= 0]
 

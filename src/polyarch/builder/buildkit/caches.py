@@ -16,6 +16,7 @@ from polyarch.content.layout import Layout
 from polyarch.content.names import REF_NAME
 from polyarch.errors import ContentError, PolyarchError
 from polyarch.export.cache_options import CacheFrom, CacheTo
+from polyarch.export.cache_service import ServiceOptions
 from polyarch.oci.descriptor import Descriptor
 from polyarch.solver.events import EventSink, Warning
 
@@ -53,6 +54,14 @@ class Caches:
                     attributes["registry.insecure"] = "true"
                 entries.append(control.CacheOptionsEntry(type="registry", attrs=attributes))
                 continue
+            if source.service is not None:
+                try:
+                    attributes = _service(source.service)
+                except PolyarchError as error:
+                    events(Warning("CacheImport", f"the cache {source} is not used: {error.summary}"))
+                    continue
+                entries.append(control.CacheOptionsEntry(type="gha", attrs=attributes))
+                continue
             assert source.path is not None
             try:
                 found = Layout(source.path, create=False).resolve(source.tag)
@@ -87,6 +96,8 @@ def _entry(target: CacheTo) -> control.CacheOptionsEntry:
         attributes["ref"] = str(target.reference)
     if target.path is not None:
         attributes["dest"] = str(target.path)
+    if target.service is not None:
+        attributes |= _service(target.service)
     if target.insecure:
         attributes["registry.insecure"] = "true"
     if target.compression is not None:
@@ -96,6 +107,13 @@ def _entry(target: CacheTo) -> control.CacheOptionsEntry:
         if target.compression.force:
             attributes["force-compression"] = "true"
     return control.CacheOptionsEntry(type=target.type, attrs=attributes)
+
+
+def _service(options: ServiceOptions) -> dict[str, str]:
+    """Where a daemon finds the Actions cache; it has a format and names of its own there."""
+    access = options.access()
+    attributes = {"scope": options.scope, "url_v2": access.url, "token": access.token, "version": "2"}
+    return attributes | {"timeout": f"{access.timeout:g}s"}
 
 
 def inline_warning(exports: Sequence[CacheTo]) -> Warning | None:
