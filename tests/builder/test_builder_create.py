@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from polyarch.builder import options
-from polyarch.builder.create import CONFIG_FOLDER, Wish, create, leave
+from polyarch.builder.create import Wish, create, leave
+from polyarch.builder.daemon_config import CONFIG_FOLDER
 from polyarch.builder.endpoint import resolve
 from polyarch.builder.records import Builders
 from polyarch.builder.words import new_name

@@ -8,19 +8,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import msgspec
 
 from polyarch.builder import options
+from polyarch.builder.daemon_config import load
 from polyarch.builder.endpoint import resolve
 from polyarch.builder.instance import DEFAULT, Builder, NodeRecord, valid_name
 from polyarch.builder.records import Builders
 from polyarch.builder.words import new_name
 from polyarch.errors import NotFoundError, UsageError
 from polyarch.oci.platform import parse_list
-
-_MAX_CONFIG = 1 << 20  # bytes of a daemon's configuration
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def _node(builder: Builder, wish: Wish, environment: Mapping[str, str]) -> tuple
         platforms=parse_list(wish.platforms) or (known.platforms if known else ()),
         driver_opts=kept if given is None else given,
         flags=_flags(wish.flags) if wish.flags else (known.flags if known else ()),
-        files=_files(wish.config) if wish.config else (known.files if known else {}),
+        files=load(wish.config) if wish.config else (known.files if known else {}),
     )
     return node, _notes(wish, known, node)
 
@@ -216,60 +214,3 @@ def _flags(text: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError as error:
         raise UsageError(f"--buildkitd-flags {text!r}: {error}", reason="invalid-flags") from None
-
-
-def _files(config: str) -> dict[str, bytes]:
-    """The daemon's configuration, and the certificates and keys of registries that it names, which are
-    renamed in it to where they will be (as buildx does)."""
-    import tomllib
-
-    path = Path(config).expanduser()
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise NotFoundError(
-            f"--buildkitd-config {config}: {error.strerror}", reason="config-not-found"
-        ) from None
-    if len(content) > _MAX_CONFIG:
-        raise UsageError(f"--buildkitd-config {config} is too large", reason="invalid-config")
-    try:
-        text = content.decode()
-        document = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(
-            f"--buildkitd-config {config} is not TOML: {error}", reason="invalid-config"
-        ) from None
-    files: dict[str, bytes] = {}
-    for host, settings in _registries(document).items():
-        for place in _named(settings):
-            inside = f"certs/{host}/{Path(place).name}"
-            try:
-                files[inside] = Path(place).read_bytes()
-            except OSError as error:
-                raise NotFoundError(
-                    f"--buildkitd-config {config}: {place}: {error.strerror}", reason="config-not-found"
-                ) from None
-            text = text.replace(f'"{place}"', f'"{CONFIG_FOLDER}/{inside}"')
-    return {"buildkitd.toml": text.encode(), **files}
-
-
-CONFIG_FOLDER = "/etc/buildkit"  # where daemons find these files
-
-
-def _registries(document: dict[str, object]) -> dict[str, dict[str, object]]:
-    found = document.get("registry")
-    if not isinstance(found, dict):
-        return {}
-    return {host: settings for host, settings in found.items() if isinstance(settings, dict)}
-
-
-def _named(settings: dict[str, object]) -> list[str]:
-    """The files of one registry's settings."""
-    found: list[object] = []
-    authorities = settings.get("ca")
-    found += authorities if isinstance(authorities, list) else []
-    pairs = settings.get("keypair")
-    for pair in pairs if isinstance(pairs, list) else []:
-        if isinstance(pair, dict):
-            found += [pair.get("key"), pair.get("cert")]
-    return [one for one in found if isinstance(one, str) and one]

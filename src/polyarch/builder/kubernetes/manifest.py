@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from polyarch.builder.create import CONFIG_FOLDER
+from polyarch.builder.daemon_config import CONFIG_FOLDER
 from polyarch.builder.kubernetes.settings import Settings
 
 CONTAINER = "buildkitd"
