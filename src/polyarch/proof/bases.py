@@ -25,7 +25,6 @@ from polyarch.oci.descriptor import Descriptor
 from polyarch.oci.manifest import Raw
 from polyarch.oci.platform import Platform
 from polyarch.oci.reference import Reference
-from polyarch.proof.closest import closest
 from polyarch.registry.client import Client
 
 _MAX_CLOSEST = 4  # images for which others are looked for
@@ -209,6 +208,8 @@ def _instead(
     failures: Sequence[tuple[str, Platform, PolyarchError]], resolver: BaseResolver
 ) -> Iterator[str]:
     """The closest tags of each image that is missing, or lacks a platform."""
+    from polyarch.proof.closest import closest
+
     missing: dict[str, list[Platform]] = {}
     for reference, platform, error in failures:
         if isinstance(error, NotFoundError):

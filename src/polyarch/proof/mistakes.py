@@ -23,7 +23,6 @@ from polyarch.oci.platform import Platform
 from polyarch.proof.commands import commands_of, text_of
 from polyarch.proof.compilers import compiler_of
 from polyarch.proof.cross_checks import ignores_variant, shared_caches
-from polyarch.proof.fixing import Fixer, changed_lines
 
 PAGES = "docs/mistakes"
 RULES: dict[str, str] = {
@@ -218,6 +217,8 @@ class _Finder:
 
     def _suggestion(self, state: StageState) -> str:
         """The rewritten lines, as a diff behind the message."""
+        from polyarch.proof.fixing import Fixer, changed_lines
+
         fix = Fixer(self.parsed, self.plan, self.runs_natively, self.targets).compiling(state)
         if fix.refused:
             return f" (no lines are suggested: {fix.refused})"
