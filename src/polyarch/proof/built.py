@@ -20,7 +20,6 @@ from polyarch.proof.evidence import Evidence
 from polyarch.proof.finding import Finding
 from polyarch.proof.labels import Contents, Label, check_alike, check_labels, raise_missing
 from polyarch.proof.program import Program, of_stream
-from polyarch.proof.variant import prove
 
 VERSION = 3  # of the rules: verdicts of others are not used
 _CHEAP_BYTES = 4 << 20  # a compressed layer of a base that may be unpacked for the proof's sake
@@ -70,6 +69,8 @@ def _key(built: Sequence[Built]) -> str:
 
 
 def _prove(built: Sequence[Built], layers: LayerStore) -> list[Finding]:
+    from polyarch.proof.variant import prove
+
     found: list[Finding] = []
     contents = []
     for one in built:
