@@ -36,7 +36,7 @@ Object = dict[str, Any]
 class Cluster:
     """The state, and the server. ``log`` has every request's method and path."""
 
-    def __init__(self, daemons: dict[str, Path]) -> None:
+    def __init__(self, daemons: dict[str, Path], *, certificates: bool = True) -> None:
         self.daemons = daemons
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.log: list[str] = []
@@ -52,7 +52,9 @@ class Cluster:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         plain = f"127.0.0.1:{self._server.server_address[1]}"
-        self._front = TlsFront(plain, CERTIFICATES / "server.pem", clients=CERTIFICATES / "ca.crt")
+        clients = CERTIFICATES / "ca.crt" if certificates else None
+        self._front = TlsFront(plain, CERTIFICATES / "server.pem", clients=clients)
+        self.address = self._front.host
 
     def __enter__(self) -> Cluster:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -166,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         match = _OBJECT.fullmatch(url.path)
         size = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(size)) if size else None
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if (scheme.lower(), token) != ("bearer", TOKEN):
             return self._status(401, "Unauthorized")
         if match is None:
             return self._status(404, "the server could not find the requested resource")

@@ -29,7 +29,7 @@ from polyarch.builder.report import Prune  # noqa: E402
 from polyarch.content.state import State  # noqa: E402
 from polyarch.errors import PolyarchError  # noqa: E402
 from polyarch.oci.platform import Platform  # noqa: E402
-from tests.builder.simulated_cluster import Cluster  # noqa: E402
+from tests.builder.simulated_cluster import CERTIFICATES, TOKEN, Cluster  # noqa: E402
 
 _SERVICE = "moby.buildkit.v1.Control"
 
@@ -250,6 +250,28 @@ def test_the_context_and_the_namespace_may_be_named(
     wrong = _node(state, name="w", driver_opts=(f"kubeconfig={path},context=nope",))
     with pytest.raises(PolyarchError, match="no usable configuration"):
         fleet.report(wrong, state)
+
+
+def test_in_a_pod_of_the_cluster_itself(
+    daemons: dict[str, Path], state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kubernetes.config import incluster_config
+
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "namespace").write_text("jobs\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(CERTIFICATES / "ca.crt"))
+    monkeypatch.setattr("polyarch.builder.kubernetes.cluster._IN_POD", tmp_path / "namespace")
+    monkeypatch.setattr(driver, "_PAUSE", 0.02)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Cluster(dict(daemons), certificates=False) as found:
+        name, _, port = found.address.partition(":")
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", name)
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+        node = _node(state)
+        fleet.start(node, state, lambda text: None)
+        assert fleet.report(node, state).labels["namespace"] == "jobs"
 
 
 def test_without_the_library(cluster: Cluster, state: State, monkeypatch: pytest.MonkeyPatch) -> None:

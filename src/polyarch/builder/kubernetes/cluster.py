@@ -39,7 +39,7 @@ class Cluster:
         loader = self._library.config
         path = kubeconfig or os.environ.get("KUBECONFIG") or None  # the library looks only when imported
         try:
-            if not kubeconfig and not context and _in_pod():
+            if not path and not context and _in_pod():
                 loader.load_incluster_config(client_configuration=self._config)
                 return _IN_POD.read_text().strip() or "default"
             loader.load_kube_config(
@@ -177,7 +177,9 @@ class Cluster:
 
 
 def _in_pod() -> bool:
-    return "KUBERNETES_SERVICE_HOST" in os.environ and _IN_POD.is_file()
+    """Whether this runs in a pod, and its user has no configuration of their own."""
+    own = Path(os.path.expanduser("~"), ".kube", "config")
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _IN_POD.is_file() and not own.exists()
 
 
 def _message(error: Exception) -> str:
