@@ -267,7 +267,7 @@ def _resources(report: NodeReport) -> Iterator[tuple[str, str]]:
         yield "Memory:", binary(report.memory)
     if report.disk_total:
         yield "Disk:", f"{binary(report.disk_free)} free of {binary(report.disk_total)}"
-    if report.cache:
+    if report.status == "running":
         yield "Cache:", binary(report.cache)
 
 
