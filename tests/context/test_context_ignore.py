@@ -228,14 +228,32 @@ _PATTERNS = st.lists(
 
 
 @given(_PATTERNS, _PATHS)
-def test_a_walk_comes_to_the_same_answers(patterns: list[str], path: str) -> None:
+def test_without_exceptions_a_walk_comes_to_the_same_answers(patterns: list[str], path: str) -> None:
     matcher = Matcher(patterns)
+    answers = _walk(matcher, path)
+    if not any(pattern.startswith("!") for pattern in patterns):
+        assert answers == [matcher.matches(here) for here in _levels(path)]
+
+
+def _levels(path: str) -> list[str]:
     parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+
+
+def _walk(matcher: Matcher, path: str) -> list[bool]:
+    answers: list[bool] = []
     state: ParentState | None = None
-    for depth in range(1, len(parts) + 1):
-        here = "/".join(parts[:depth])
+    for here in _levels(path):
         excluded, state = matcher.excluded(here, state)
-        assert excluded == matcher.matches(here) == matcher.excluded(here)[0]
+        answers.append(excluded)
+    return answers
+
+
+def test_a_walk_does_not_ask_what_takes_back_a_directory_that_is_not_ignored() -> None:
+    matcher = Matcher(["**/node_modules", "!web"])
+    assert not matcher.matches("web/node_modules")
+    assert _walk(matcher, "web/node_modules/x") == [False, True, True]
+    assert _walk(Matcher(["*", "!web"]), "web/node_modules") == [False, False]
 
 
 @given(_PATTERNS, _PATHS, _PATHS)

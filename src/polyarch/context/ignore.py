@@ -122,17 +122,18 @@ class Matcher:
         return matched
 
     def excluded(self, path: str, parent: ParentState | None = None) -> tuple[bool, ParentState]:
-        """As ``matches`` for a walk from the top down: each path is compared once, not once a level.
+        """What a walk from the top down makes of ``path``: BuildKit's answer for what it sends of a context.
 
         ``parent`` is the state that was returned for the directory which holds ``path``; None at the root.
+        It is ``matches`` but for one thing: of a directory that is not ignored, nobody asks whether a ``!``
+        matches it. Thus ``**/node_modules`` is ignored in ``web`` even if ``!web`` follows.
         """
         matched = False
         state: list[bool] = []
-        above = _parents(path) if parent is None else []
         for position, rule in enumerate(self._rules):
-            # Every rule is asked: one that cannot change this answer may change that of a path below.
             hit = parent is not None and parent[position]
-            hit = hit or rule.matches(path) or any(map(rule.matches, above))
+            if not hit and rule.negated == matched:
+                hit = rule.matches(path)
             if hit:
                 matched = not rule.negated
             state.append(hit)

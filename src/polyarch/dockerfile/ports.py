@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from polyarch.errors import DockerfileError
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_NUMBER = re.compile(r"[0-9]{1,10}")
+_NUMBER = re.compile(r"\+?[0-9]{1,10}")
 
 
 @dataclass(frozen=True)

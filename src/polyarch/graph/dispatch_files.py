@@ -26,7 +26,7 @@ from polyarch.graph.vertex import (
 )
 from polyarch.oci import digest as digests
 
-_CHMOD_OCTAL = re.compile(r"[0-7]{1,4}")
+_CHMOD_OCTAL = re.compile(r"0*[0-7]{1,4}")
 _CHMOD_SYMBOLIC = re.compile(
     r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*"
 )

@@ -13,6 +13,13 @@ def has_wildcard(pattern: str) -> bool:
     return any(character in pattern for character in "*?[\\")
 
 
+def split(pattern: str) -> tuple[str, list[str]]:
+    """The part of a path pattern before its first component with a wildcard, and the components from there."""
+    components = [component for component in pattern.split("/") if component not in ("", ".")]
+    first = next((n for n, component in enumerate(components) if has_wildcard(component)), len(components))
+    return "/".join(components[:first]), components[first:]
+
+
 @lru_cache(maxsize=1024)
 def compile_component(pattern: str) -> re.Pattern[str]:
     """A regular expression for one component; UsageError (``bad-pattern``) where Go gives ErrBadPattern.

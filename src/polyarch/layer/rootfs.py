@@ -1,7 +1,7 @@
 """A virtual root filesystem: layers on top of each other, looked at without mounting or unpacking them.
 
 Paths are as in ``layer.entry``: relative, ``""`` is the root. Nothing here follows symlinks but ``resolve``,
-``glob`` (on the way, not at the end), and what says so.
+``glob`` (before the first wildcard), and what says so.
 """
 
 from __future__ import annotations
@@ -96,29 +96,22 @@ class Rootfs:
         for name in self.children(path):
             yield from self.walk(f"{path}/{name}" if path else name)
 
-    def glob(self, pattern: str, *, recursive: bool = False) -> list[str]:
+    def glob(self, pattern: str) -> list[str]:
         """The sorted paths that match ``pattern``, component by component as Go's filepath.Match does.
 
-        ``recursive`` lets ``**`` stand for any number of directories. Symlinks are followed on the way, not
-        at the end; names that start with a dot are not special. UsageError for a bad pattern.
+        Symlinks are followed before the first component with a wildcard, not behind it, and not at the end;
+        names that start with a dot are not special. UsageError for a bad pattern.
         """
-        found: dict[str, None] = {"": None}
-        components = [c for c in pattern.split("/") if c not in ("", ".")]
-        for number, component in enumerate(components):
-            last = number == len(components) - 1
-            step: dict[str, None] = {}
-            for base in found:
-                for path in self._expand(self.resolve(base), component, recursive=recursive, last=last):
-                    step[path] = None
-            found = step
-        return sorted(found, key=lambda path: path.replace("/", "\0"))
+        fixed, components = globbing.split(pattern)
+        found = [self.resolve(fixed, last=bool(components))]
+        if not components:
+            return found if self.get(found[0]) is not None else []
+        for component in components:
+            found = [path for base in found for path in self._expand(base, component)]
+        return sorted(dict.fromkeys(found), key=lambda path: path.replace("/", "\0"))
 
-    def _expand(self, base: str, component: str, *, recursive: bool, last: bool) -> Iterator[str]:
-        if recursive and component == "**":
-            for entry in self.walk(base):
-                if last or entry.type == "directory":
-                    yield entry.path
-        elif component == "..":
+    def _expand(self, base: str, component: str) -> Iterator[str]:
+        if component == "..":
             yield base.rpartition("/")[0]
         elif not globbing.has_wildcard(component):
             path = f"{base}/{component}" if base else component

@@ -18,6 +18,7 @@ import msgspec
 from polyarch.context.ignore import Matcher
 from polyarch.errors import NotFoundError, PolyarchError
 from polyarch.graph.vertex import CopyAction
+from polyarch.layer import glob as globbing
 from polyarch.layer.entry import Entry
 from polyarch.layer.rootfs import Rootfs
 from polyarch.ops import chmod
@@ -73,7 +74,11 @@ class Copying:
         pattern = self.action.source
         if not self.action.wildcards or not _has_wildcards(pattern):
             return [_unescape(pattern) if self.action.wildcards else pattern]
-        return ["/" + path for path in self.source.glob(pattern.lstrip("/"))]
+        found = self.source.glob(pattern)
+        fixed, _ = globbing.split(pattern)
+        if not found and self.source.get(self.source.resolve(fixed)) is None:
+            raise _missing("/" + fixed)
+        return ["/" + path for path in found]
 
     def _copy(self, path: str) -> None:
         action, canvas = self.action, self.canvas
@@ -129,10 +134,10 @@ class Copying:
             self.canvas.put(self._owned(entry, target))
 
     def _make_directories(self, path: str) -> None:
-        """Make what is missing of the destination. As in docker it gets --chown, and a --chmod that is a
-        number, since there is no mode that symbols could change."""
+        """Make what is missing of the destination. As in docker it gets --chown, and the permissions of a
+        --chmod that is a number, since there is no mode that symbols could change."""
         given = self.action.chmod
-        mode = int(given, 8) if given[:1].isdigit() else 0o755
+        mode = int(given, 8) & 0o777 if given[:1].isdigit() else 0o755
         self.canvas.make_directories(path, *(self.owner or (0, 0)), mode)
 
     def _below(self, path: str) -> Iterator[Entry]:

@@ -21,13 +21,18 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
+def _file_number(text: str) -> int | None:
+    return 0 if text == "root" else _number(text)
+
+
 def file_owner(spec: str, read: Reader) -> tuple[int, int]:
-    """The uid and gid of ``--chown`` or of WORKDIR's user. A number alone is both user and group."""
+    """The uid and gid of ``--chown`` or of WORKDIR's user. A number alone is both user and group; root is 0
+    without being looked up, so that an image need not have an /etc/passwd."""
     if not spec:
         return 0, 0
     user, _, group = spec.partition(":")
     uid, gid = 0, 0
-    number = _number(user)
+    number = _file_number(user)
     if number is not None:
         uid = gid = number
     elif user:
@@ -36,7 +41,7 @@ def file_owner(spec: str, read: Reader) -> tuple[int, int]:
             raise _unknown("user", user, "passwd", _LINKED)
         uid, gid = int(row[2]), int(row[3])
     if group:
-        number = _number(group)
+        number = _file_number(group)
         if number is None:
             row = _find(_rows(read("etc/group")), group, 3)
             if row is None:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from polyarch.context.archive import archive_layer, is_archive
+from polyarch.errors import PolyarchError
 from polyarch.layer.entry import Entry
 from polyarch.layer.rootfs import Rootfs
 from polyarch.ops.canvas import Canvas
@@ -51,7 +52,21 @@ def unpack(
             _imply(canvas, _inside(canvas, top, member.path))
         else:
             _place(canvas, members, described.get(member.path, member), top, owner)
+    for member in walked:
+        if member.type == "hardlink":
+            _check_link(canvas, member, _inside(canvas, top, member.link), path)
     return True
+
+
+def _check_link(canvas: Canvas, member: Entry, place: str, archive: str) -> None:
+    linked = canvas.get(place)
+    if linked is None or linked.type == "directory":
+        raise PolyarchError(
+            f"cannot unpack {archive}: {member.path} is a hard link to {member.link}, and "
+            + ("that is a directory" if linked else "there is no such file"),
+            hint="make the archive anew, with the file that the link means in it",
+            reason="broken-hardlink",
+        )
 
 
 def _imply(canvas: Canvas, place: str) -> None:
