@@ -14,7 +14,7 @@ def has_wildcard(pattern: str) -> bool:
 
 
 def split(pattern: str) -> tuple[str, list[str]]:
-    """The part of a path pattern before its first component with a wildcard, and the components from there."""
+    """The part of a path pattern before its first component with a wildcard; the components from there."""
     components = [component for component in pattern.split("/") if component not in ("", ".")]
     first = next((n for n, component in enumerate(components) if has_wildcard(component)), len(components))
     return "/".join(components[:first]), components[first:]
