@@ -213,7 +213,7 @@ def test_nobody_is_asked_where_everything_was_declared() -> None:
     found = assign(
         _builder({"a": "linux/amd64", "b": "linux/arm64"}), _platforms("linux/arm64 linux/amd64"), ask, ask
     )
-    assert [(one.node.name, one.reason) for one in found] == [("b", "declared"), ("a", "declared")]
+    assert [(one.node.name, one.reasons) for one in found] == [("b", ("declared",)), ("a", ("declared",))]
 
 
 def test_a_builder_without_nodes() -> None:

@@ -28,11 +28,6 @@ class Assignment:
     platforms: tuple[Platform, ...]
     reasons: tuple[str, ...]
 
-    @property
-    def reason(self) -> str:
-        """The reasons, each once."""
-        return "; ".join(dict.fromkeys(self.reasons))
-
 
 def assign(
     builder: Builder,
