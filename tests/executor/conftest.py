@@ -21,7 +21,7 @@ from polyarch.executor.spec import ExitStatus, Mount, Process, RootFilesystem
 from polyarch.oci import platform as platforms
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
-ROOT_MODES = ["root", "namespace"] if os.geteuid() == 0 and syscalls.may_mount() else ["ordinary"]
+ROOT_MODES = ["root", "namespace", "single"] if os.geteuid() == 0 and syscalls.may_mount() else ["ordinary"]
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,9 @@ def sandbox(
     if failure:
         pytest.skip(f"no namespaces here: {failure}")
     state = State(tmp_path_factory.mktemp("state"))
-    with Sandbox.start(state, emulators=emulators, privileged=mode == "root") as sandbox:
+    with Sandbox.start(
+        state, emulators=emulators, privileged=mode == "root", single_id=mode == "single"
+    ) as sandbox:
         yield sandbox
 
 

@@ -12,6 +12,7 @@ import stat
 import struct
 
 from polyarch.executor import syscalls
+from polyarch.layer import owners
 
 MASKED = (
     "proc/acpi", "proc/asound", "proc/interrupts", "proc/kcore", "proc/keys", "proc/latency_stats",
@@ -150,7 +151,7 @@ class Assembly:
             view = memoryview(content)
             while view:
                 view = view[os.write(file, view) :]
-            os.fchown(file, uid, gid)
+            give(file, uid, gid)
             os.fchmod(file, mode)
         finally:
             os.close(file)
@@ -225,7 +226,8 @@ class Assembly:
         fcntl.ioctl(master, 0x40045431, struct.pack("=i", 0))  # TIOCSPTLCK
         (number,) = struct.unpack("=I", fcntl.ioctl(master, 0x80045430, bytes(4)))  # TIOCGPTN
         slave = f"{self.path}/dev/pts/{number}"
-        os.chown(slave, uid, -1)
+        if not owners.recorded():
+            os.chown(slave, uid, -1)
         console = f"{self.path}/dev/console"
         os.close(os.open(console, os.O_CREAT | os.O_WRONLY, 0o600))
         self.attach(syscalls.open_tree(slave), console)
@@ -282,6 +284,17 @@ class Assembly:
                 _set_times(parent, times)
             except OSError:
                 pass  # the step put something there, which is then the step's
+
+
+def give(file: int, uid: int, gid: int) -> None:
+    """Give a new file away, or record that it is, as far as its file system can."""
+    if not owners.recorded():
+        os.fchown(file, uid, gid)
+        return
+    try:
+        owners.write(file, uid, gid)
+    except OSError:
+        pass  # a tmpfs before Linux 6.6
 
 
 def _set_times(folder: int, status: os.stat_result) -> None:

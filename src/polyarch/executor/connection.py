@@ -18,9 +18,11 @@ _SOURCE = str(Path(__file__).resolve().parents[2])
 class Connection:
     """One helper process. Requests may come from any thread; each brings its own socket."""
 
-    def __init__(self, *, user_namespace: bool) -> None:
-        """Start it and wait until it is ready (50 ms; once). UnsupportedError says what is not allowed."""
-        maps = _plan() if user_namespace else None
+    def __init__(self, *, user_namespace: bool, single: bool = False) -> None:
+        """Start it and wait until it is ready (50 ms; once). UnsupportedError says what is not allowed.
+        ``single``: map one id even where there are more."""
+        maps = _plan(single=single) if user_namespace else None
+        self.single = False  # whether one id is mapped only
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mode = "user" if user_namespace else "root"
@@ -42,7 +44,7 @@ class Connection:
             self.close()
             raise
 
-    def _handshake(self, maps: tuple[list[idmap.Extent], list[idmap.Extent]] | None) -> None:
+    def _handshake(self, maps: Maps | None) -> None:
         while True:
             data, _ = wire.receive_files(self._control)
             if not data:
@@ -53,15 +55,10 @@ class Connection:
             if kind == "refused":
                 raise no_user_namespaces(str(value))
             if kind == "unshared" and maps is not None:
-                try:
-                    idmap.write(int(value), *maps)
-                except OSError as error:
-                    raise UnsupportedError(
-                        f"the ids of a user namespace cannot be mapped: {error.strerror}",
-                        hint="check /etc/subuid and /etc/subgid, and that newuidmap is setuid root",
-                        reason="no-id-map",
-                    ) from None
-                wire.send_files(self._control, b"mapped", [])
+                maps = _mapped(int(value), maps)
+                self.single = all(len(extents) == 1 and extents[0][2] == 1 for extents in maps)
+                denied = maps == idmap.single()
+                wire.send_files(self._control, b"single" if denied else b"mapped", [])
 
     def request(self, kind: str, detail: object = None, files: tuple[int, ...] = ()) -> socket.socket:
         """Send one request; the answer comes over the returned socket, which the caller closes."""
@@ -88,12 +85,33 @@ class Connection:
             self._process.wait()
 
 
-def _plan() -> tuple[list[idmap.Extent], list[idmap.Extent]]:
+Maps = tuple[list[idmap.Extent], list[idmap.Extent]]
+
+
+def _plan(*, single: bool) -> Maps:
     try:
-        return idmap.plan()
-    except idmap.NoIds as error:
+        return idmap.single() if single else idmap.plan()
+    except idmap.NoIds:
+        return idmap.single()
+
+
+def _mapped(pid: int, maps: Maps) -> Maps:
+    """Write the maps; one id where newuidmap may not write more (no_new_privs, a disk without setuid)."""
+    try:
+        idmap.write(pid, *maps)
+        return maps
+    except OSError as error:
+        failure = error
+    try:
+        if Path(f"/proc/{pid}/uid_map").read_text():
+            raise failure  # half of it is done, and no map is written twice
+        idmap.write(pid, *idmap.single())
+        return idmap.single()
+    except OSError:
         raise UnsupportedError(
-            f"RUN needs more than one user id: {error.summary}", hint=error.hint, reason=error.reason
+            f"the ids of a user namespace cannot be mapped: {failure.strerror}",
+            hint="check /etc/subuid and /etc/subgid, and that newuidmap and newgidmap are setuid root",
+            reason="no-id-map",
         ) from None
 
 

@@ -47,7 +47,8 @@ def _enter_user_namespace(control: socket.socket) -> bool:
             return False
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        os.setgroups([])
+        if data != b"single":  # where setgroups(2) is forbidden for good
+            os.setgroups([])
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     except OSError as error:

@@ -1,7 +1,8 @@
 """Which user and group ids an ordinary user may have in a user namespace, and writing them there.
 
 Subordinate ids come from /etc/subuid and /etc/subgid (subuid(5)) and are written by newuidmap and newgidmap.
-Where this process has CAP_SETUID already (root of a container), its own ids are mapped to themselves.
+Where this process has CAP_SETUID already (root of a container), its own ids are mapped to themselves. Who has
+none gets a namespace with a single id: then owners are recorded (``oneid``).
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ Extent = tuple[int, int, int]  # first id inside, first id outside, count
 class NoIds(Exception):
     """This user has no subordinate ids, or the programs that map them are missing. ``hint`` mends it."""
 
-    def __init__(self, summary: str, hint: str, reason: str) -> None:
+    def __init__(self, summary: str, hint: str) -> None:
         super().__init__(summary)
-        self.summary, self.hint, self.reason = summary, hint, reason
+        self.summary, self.hint = summary, hint
 
 
 def subordinate(path: str, names: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -57,16 +58,19 @@ def plan() -> tuple[list[Extent], list[Extent]]:
         raise NoIds(
             f"{missing} gives {names[0]} no subordinate ids, so files of other users cannot be made",
             f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {names[0]}",
-            "no-subordinate-ids",
         )
     for program in ("newuidmap", "newgidmap"):
         if find_program(program) is None:
             raise NoIds(
                 f"the program {program} is missing, which maps subordinate ids",
                 "sudo apt-get install uidmap (elsewhere the package is called shadow-utils or shadow-uidmap)",
-                "no-newuidmap",
             )
     return extents(uid, users), extents(gid, groups)
+
+
+def single() -> tuple[list[Extent], list[Extent]]:
+    """The maps of one id, which need no permission but that to make a user namespace."""
+    return [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
 
 
 def _login(uid: int) -> str:
@@ -95,7 +99,10 @@ def find_program(name: str) -> str | None:
 
 def write(pid: int, users: list[Extent], groups: list[Extent]) -> None:
     """Write the maps of the fresh user namespace of process ``pid``; OSError says what was refused."""
-    if os.geteuid() == 0:
+    if (users, groups) == single():
+        with open(f"/proc/{pid}/setgroups", "w", encoding="ascii") as file:
+            file.write("deny")
+    if os.geteuid() == 0 or (users, groups) == single():
         for kind, map_ in (("uid", users), ("gid", groups)):
             with open(f"/proc/{pid}/{kind}_map", "w", encoding="ascii") as file:
                 file.write("".join(f"{a} {b} {c}\n" for a, b, c in map_))

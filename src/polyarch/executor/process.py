@@ -12,6 +12,7 @@ import signal
 from typing import Any
 
 from polyarch.executor import bundle, capabilities, machines, seccomp, syscalls
+from polyarch.executor.oneid import overseer
 
 Step = dict[str, Any]
 
@@ -27,7 +28,7 @@ def become(step: Step, files: list[int], terminal: str) -> None:
     except OSError as error:
         _fail(f"cannot open standard input and output: {error.strerror}", _NOT_EXECUTABLE)
     try:
-        syscalls.close_range(3, 0xFFFF_FFFF)
+        watched = overseer.keep(step)
         _default_signals()
         if step["runtime"]:
             command = bundle.command(step)
@@ -35,7 +36,7 @@ def become(step: Step, files: list[int], terminal: str) -> None:
             os.execve(command[0], command, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
         _limits(step)
         _directory(str(step["directory"]))
-        _identity(step)
+        _identity(step, watched)
     except OSError as error:
         _fail(error.strerror or "unknown error", _NOT_EXECUTABLE)
     except BaseException as error:
@@ -60,7 +61,7 @@ def _standard_files(step: Step, files: list[int], terminal: str) -> None:
     else:
         # A user other than root must be able to open /dev/stdout again.
         for file in files[-2:]:
-            if uid:
+            if uid and not step["single"]:
                 os.fchown(file, uid, -1)
         stdin = files[0] if step["stdin"] else os.open("/dev/null", os.O_RDONLY)
         sources = [stdin, *files[-2:]]
@@ -99,18 +100,20 @@ def _directory(path: str) -> None:
         raise OSError(error.errno, f"cannot enter the working directory {path}: {error.strerror}") from None
 
 
-def _identity(step: Step) -> None:
+def _identity(step: Step, watched: int) -> None:
     uid, gid, groups = step["identity"]
     highest = int(step["highest_capability"])
     keep = (1 << highest + 1) - 1 if step["insecure"] else capabilities.mask(capabilities.DOCKER_DEFAULT)
     permitted = capabilities.permitted()
     capabilities.drop_bounding(keep, highest)
-    os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
+    if not step["single"]:
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+    overseer.watch(step, watched)
     program = b"" if step["insecure"] else seccomp.program()
     if program:
         syscalls.set_seccomp(program)
-    if uid:
+    if uid and not step["single"]:
         os.setresuid(uid, uid, uid)  # which gives up every capability
     else:
         syscalls.capset(permitted & keep, permitted & keep, 0)

@@ -27,6 +27,7 @@ from polyarch.executor.emulator import Emulators
 from polyarch.executor.privilege import Namespaced
 from polyarch.executor.running import Running
 from polyarch.executor.spec import ExitStatus, Mount, Output, Process, RootFilesystem
+from polyarch.layer import owners
 from polyarch.layer.direct import DirectPrivilege
 from polyarch.layer.layer import Privilege
 
@@ -34,7 +35,10 @@ from polyarch.layer.layer import Privilege
 class Sandbox:
     """An ``Executor``. Thread-safe; one per build is enough. Close it, or use it in a ``with``."""
 
-    def __init__(self, state: State, emulators: Emulators, *, privileged: bool) -> None:
+    def __init__(
+        self, state: State, emulators: Emulators, *, privileged: bool, single_id: bool = False
+    ) -> None:
+        self._single_id = single_id
         self._state = state
         self._emulators = emulators
         self._privileged = privileged
@@ -46,16 +50,29 @@ class Sandbox:
 
     @classmethod
     def start(
-        cls, state: State, *, emulators: Emulators | None = None, privileged: bool | None = None
+        cls,
+        state: State,
+        *,
+        emulators: Emulators | None = None,
+        privileged: bool | None = None,
+        single_id: bool | None = None,
     ) -> Sandbox:
         """Nothing is run and nothing can fail yet: the helper starts with the first step or call.
 
-        ``privileged`` None finds out whether this process may mount, which root usually may.
+        ``privileged`` None finds out whether this process may mount, which root usually may. ``single_id``
+        does with one user id even where there are more; POLYARCH_SINGLE_ID=1 says so where it is None.
         """
+        if single_id is None:
+            single_id = os.environ.get("POLYARCH_SINGLE_ID", "") not in ("", "0")
         if privileged is None:
-            privileged = os.geteuid() == 0 and syscalls.may_mount()
+            # Root of a namespace with one id is not root enough.
+            whole = not single_id and owners.mapped() > 1
+            privileged = os.geteuid() == 0 and syscalls.may_mount() and whole
         return cls(
-            state, emulators or Emulators.discover(taken=state.emulators / "taken"), privileged=privileged
+            state,
+            emulators or Emulators.discover(taken=state.emulators / "taken"),
+            privileged=privileged,
+            single_id=single_id,
         )
 
     def __enter__(self) -> Sandbox:
@@ -138,6 +155,8 @@ class Sandbox:
         }
         adapt(step)
         helper = self._helper()
+        step["single"] = helper.single
+        step["links"] = dict(root.links()) if helper.single else {}
         if private and not self._privileged:
             self._register(helper, str(step["scratch"]))
         running = self._begin(helper, step, process, output)
@@ -176,7 +195,7 @@ class Sandbox:
             if self._closed:
                 raise PolyarchError("the sandbox was closed", reason="sandbox-closed")
             if self._connection is None:
-                self._connection = Connection(user_namespace=not self._privileged)
+                self._connection = Connection(user_namespace=not self._privileged, single=self._single_id)
             return self._connection
 
     def _register(self, helper: Connection, place: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -23,11 +23,13 @@ class Identity:
 @dataclass(frozen=True)
 class RootFilesystem:
     """An overlay: ``lowers`` lowest first, changes go to ``upper`` (with ``work`` beside it on the same
-    file system). Without ``upper`` changes go to a tmpfs and are lost."""
+    file system). Without ``upper`` changes go to a tmpfs and are lost. ``links`` gives the owners of the
+    symbolic links and fifos in it that are not root's, by path: asked for where no file can be given away."""
 
     lowers: tuple[Path, ...]
     upper: Path | None = None
     work: Path | None = None
+    links: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import socket
 from typing import Any
 
 from polyarch.executor import cgroups, inside, syscalls, wire
+from polyarch.executor.oneid import overseer
 from polyarch.executor.sampling import INTERVAL, Sampler
 
 Step = dict[str, Any]
@@ -31,10 +32,12 @@ def run(sock: socket.socket, files: list[int]) -> None:
     trees: dict[str, int] = {}
     try:
         trees = _detached_mounts(step)
+        ids = overseer.channel(step)
         child, go = _clone(step, trees, sock, files)
     except OSError as error:
         wire.report(sock, "refused", error.strerror or str(error))
         return
+    ids.started()
     wire.close_all([*trees.values(), *files])  # mounts must not outlive the step
     groups: list[str] = []
     try:
@@ -43,7 +46,8 @@ def run(sock: socket.socket, files: list[int]) -> None:
         wire.report(sock, "limits", error.strerror or str(error))
         os.kill(child, signal.SIGKILL)
     sampler = Sampler(child) if step["emulated"] else None
-    _watch(sock, child, go, sampler)
+    _watch(sock, child, go, sampler, ids)
+    ids.close()
     if sampler is not None:
         wire.report(sock, "emulated", sampler.share())
     cgroups.leave(groups)
@@ -90,19 +94,22 @@ def _write(path: str, data: bytes) -> None:
         os.close(file)
 
 
-def _watch(sock: socket.socket, child: int, go: int, sampler: Sampler | None) -> None:
+def _watch(sock: socket.socket, child: int, go: int, sampler: Sampler | None, ids: overseer.Channel) -> None:
     """Let the step begin; kill it when the requester says anything or is gone; wait for its end."""
     os.write(go, b"g")
     watched = os.pidfd_open(child)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     poll.register(watched, select.POLLIN)
+    ids.register(poll)
     while True:
         ready = dict(poll.poll(INTERVAL if sampler is not None else None))
-        if sampler is not None:
+        if sampler is not None and ids.descriptor not in ready:
             sampler.look()
         if watched in ready:
             break
+        if ids.descriptor in ready:
+            ids.serve(poll)
         if sock.fileno() in ready:
             os.kill(child, signal.SIGKILL)  # pid 1 of the step: the kernel kills everything in there
             poll.unregister(sock)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from polyarch.errors import ContentError, PolyarchError, UnsupportedError
+from polyarch.layer import owners
 from polyarch.layer import toc as tocs
 from polyarch.layer.entry import Entry, Toc
 from polyarch.layer.folders import Folders
@@ -284,11 +285,17 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def _own(where: int | str, entry: Entry, *, follow: bool = False) -> None:
     try:
+        if owners.recorded():
+            if entry.type in ("file", "directory"):
+                owners.write(where, entry.uid, entry.gid)
+            return  # of the rest the toc tells
         if isinstance(where, int):
             os.fchown(where, entry.uid, entry.gid)
         else:
             os.chown(where, entry.uid, entry.gid, follow_symlinks=follow)
     except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            raise no_attributes("record owners") from None
         if error.errno not in (errno.EINVAL, errno.EPERM, errno.EOVERFLOW):
             raise
         raise UnsupportedError(
@@ -299,6 +306,8 @@ def _own(where: int | str, entry: Entry, *, follow: bool = False) -> None:
 
 
 def _set_xattr(where: int | str, key: str, value: bytes, entry: Entry, *, follow: bool = False) -> None:
+    if key.startswith(owners.OURS):
+        return  # no layer says what we recorded
     try:
         if isinstance(where, int):
             os.setxattr(where, key, value)
@@ -322,8 +331,13 @@ def _mark_opaque(path: str) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP):
                 raise
-    raise UnsupportedError(
-        "the disk of the state directory cannot mark opaque directories (no extended attributes)",
+    raise no_attributes("mark opaque directories")
+
+
+def no_attributes(purpose: str) -> UnsupportedError:
+    """The error of a disk without extended attributes."""
+    return UnsupportedError(
+        f"the disk of the state directory cannot {purpose} (no extended attributes)",
         hint="set POLYARCH_ROOT to a directory on ext4, xfs or btrfs",
         reason="no-xattrs",
     )

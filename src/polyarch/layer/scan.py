@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 from polyarch.errors import ContentError
-from polyarch.layer import tar_writer
+from polyarch.layer import owners, tar_writer
 from polyarch.layer import toc as tocs
 from polyarch.layer.apply import explained, write_all
 from polyarch.layer.entry import Entry, EntryType, Toc
@@ -22,7 +22,7 @@ from polyarch.layer.folders import Folders
 from polyarch.layer.machine import HEADER_BYTES, identify
 
 _CHUNK = 1 << 20
-_OVERLAY = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")
+_OVERLAY = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", owners.OURS)
 _HOST = ("security.selinux", "security.ima", "security.evm", "security.apparmor", "system.nfs4_acl")
 _SMALLEST_PROGRAM = 45  # bytes
 
@@ -34,7 +34,7 @@ def scan(tree: str, files: list[int]) -> None:
     with explained("looking at what a step changed"):
         entries: list[Entry] = []
         with Folders(tree) as folders:
-            _Scanner(folders, entries).run()
+            _Scanner(folders, entries, owners.load(tree) if owners.recorded() else {}).run()
         _send(files[0], Toc(tuple(entries)))
 
 
@@ -94,8 +94,9 @@ def _described(entry: Entry, descriptor: int) -> Entry:
 
 
 class _Scanner:
-    def __init__(self, folders: Folders, entries: list[Entry]) -> None:
+    def __init__(self, folders: Folders, entries: list[Entry], table: owners.Table) -> None:
         self._folders = folders
+        self._table = table  # of what cannot carry its owner itself
         self._entries = entries
         self._inodes: dict[tuple[int, int], str] = {}
 
@@ -121,7 +122,8 @@ class _Scanner:
         xattrs = _xattrs(descriptor)
         raw = {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor)}
         self._refuse(path, raw)
-        self._entries.append(_entry(path, "directory", status, xattrs=xattrs))
+        entry = _entry(path, "directory", status, xattrs=xattrs)
+        self._entries.append(_owned(entry, descriptor) if owners.recorded() else entry)
         if any(raw.get(prefix + "opaque") == b"y" for prefix in _OVERLAY[:2]):
             self._entries.append(Entry(path, "opaque", 0))
 
@@ -176,23 +178,47 @@ class _Scanner:
             xattrs = _xattrs(descriptor)
             big = status.st_size >= _SMALLEST_PROGRAM
             machine = identify(os.pread(descriptor, HEADER_BYTES, 0)) if big else ""
+            entry = _entry(path, "file", status, xattrs=xattrs, machine=machine)
+            if owners.recorded():
+                entry = _owned(entry, descriptor)
+            if owners.in_namespace() and not status.st_size:
+                entry = _device(entry, descriptor)
         finally:
             os.close(descriptor)
-        self._entries.append(_entry(path, "file", status, xattrs=xattrs, machine=machine))
+        self._entries.append(entry)
 
     def _special(self, path: str, name: str, folder: int, status: os.stat_result) -> None:
         mode = status.st_mode
         xattrs = _xattrs(f"/proc/self/fd/{folder}/{name}")
         if stat.S_ISLNK(mode):
             link = os.readlink(name, dir_fd=folder)
-            self._entries.append(_entry(path, "symlink", status, link=link, xattrs=xattrs))
+            entry = _entry(path, "symlink", status, link=link, xattrs=xattrs)
+            self._entries.append(self._listed(entry, folder, name))
             return
         kind: EntryType = "fifo"
         if stat.S_ISCHR(mode):
             kind = "character"
         elif stat.S_ISBLK(mode):
             kind = "block"
-        self._entries.append(_entry(path, kind, status, xattrs=xattrs))
+        self._entries.append(self._listed(_entry(path, kind, status, xattrs=xattrs), folder, name))
+
+    def _listed(self, entry: Entry, folder: int, name: str) -> Entry:
+        """With the owner that the table has for it."""
+        owner = self._table.get(owners.key(owners.statx(folder, name))) if self._table else None
+        return entry if owner is None else msgspec.structs.replace(entry, uid=owner[0], gid=owner[1])
+
+
+def _owned(entry: Entry, descriptor: int) -> Entry:
+    owner = owners.read(descriptor)
+    return entry if owner is None else msgspec.structs.replace(entry, uid=owner[0], gid=owner[1])
+
+
+def _device(entry: Entry, descriptor: int) -> Entry:
+    node = owners.read_node(descriptor)
+    if node is None:
+        return entry
+    kind: EntryType = "block" if node.block else "character"
+    return msgspec.structs.replace(entry, type=kind, major=node.major, minor=node.minor)
 
 
 def _entry(

@@ -17,6 +17,7 @@ from threading import Event
 
 from polyarch.errors import CancelledError
 from polyarch.graph.vertex import ExecMount
+from polyarch.layer import owners
 from polyarch.layer.rootfs import Rootfs
 from polyarch.layer.store import LayerStore
 from polyarch.oci.platform import Platform
@@ -89,7 +90,10 @@ def make(path: str, trees: list[str], source: str, mode: int, uid: int, gid: int
         below = os.path.join(tree, source) if source else tree
         if os.path.isdir(below) and not os.path.islink(below):
             shutil.copytree(below, path, symlinks=True, dirs_exist_ok=True)
-    os.chown(path, uid, gid)
+    if owners.recorded():
+        owners.write(path, uid, gid)
+    else:
+        os.chown(path, uid, gid)
     os.chmod(path, mode)
 
 

@@ -12,7 +12,7 @@ from polyarch.graph.vertex import ExecMount, ExecOp
 from polyarch.layer.layer import Layer
 from polyarch.layer.rootfs import Rootfs
 from polyarch.ops.exec_mounts import MountPlan
-from polyarch.ops.owner import process_identity
+from polyarch.ops.owner import link_owners, process_identity
 from polyarch.ops.result import (
     Result,
     base_identity,
@@ -99,7 +99,7 @@ class ExecOperation:
                     given = session.accelerator.mounts(base, op.platform, executor, stack, step.cancelled)
                 process = self._process(base, (*environment, *session.proxies))
                 output = _Output(step)
-                root = RootFilesystem(trees, upper.upper, upper.work)
+                root = RootFilesystem(trees, upper.upper, upper.work, lambda: link_owners(base))
                 stop = stack.enter_context(within_limit(session.layers, upper.upper, step.cancelled))
                 status = executor.run(process, root, (*mounts, *given), output, stop)
         except BaseException:

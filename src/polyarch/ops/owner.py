@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from polyarch.errors import PolyarchError
 from polyarch.executor.spec import Identity
+from polyarch.layer.rootfs import Rootfs
 
 Reader = Callable[[str], bytes | None]  # path inside the root → content, None when there is none
 
@@ -99,3 +100,12 @@ def _unknown(what: str, name: str, file: str, more: str = "") -> PolyarchError:
         hint=f"create the {what} in an earlier RUN, or give its number{more}",
         reason=f"unknown-{what}",
     )
+
+
+def link_owners(base: Rootfs) -> dict[str, tuple[int, int]]:
+    """The owners of symbolic links and fifos that are not root's, by path: on disk nothing may tell them."""
+    return {
+        entry.path: (entry.uid, entry.gid)
+        for entry in base.walk()
+        if entry.type in ("symlink", "fifo") and (entry.uid or entry.gid)
+    }
