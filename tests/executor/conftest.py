@@ -1,5 +1,5 @@
-"""Sandboxes and tiny root filesystems: as root, in a user namespace, and (test_executor_ordinary_user.py
-runs these same tests again) as an ordinary user."""
+"""Sandboxes and tiny root filesystems: as root, in a user namespace, in one with a single id, and
+(test_executor_ordinary_user.py runs these same tests again) as an ordinary user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from polyarch.executor.spec import ExitStatus, Mount, Process, RootFilesystem
 from polyarch.oci import platform as platforms
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
-ROOT_MODES = ["root", "namespace", "single"] if os.geteuid() == 0 and syscalls.may_mount() else ["ordinary"]
+ROOT_MODES = (
+    ["root", "namespace", "single"] if os.geteuid() == 0 and syscalls.may_mount() else ["ordinary", "single"]
+)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +111,8 @@ class Bench:
 def sandbox(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, emulators: Emulators
 ) -> Iterator[Sandbox]:
-    """One sandbox for all tests of a mode: "root" mounts itself, "namespace" works as root of a namespace."""
+    """One sandbox for all tests of a mode: "root" mounts itself, "namespace" works as root of a namespace,
+    "single" in a namespace with one id."""
     mode = request.param
     failure = probe.run("namespaces")
     if failure:

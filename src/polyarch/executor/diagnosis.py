@@ -102,7 +102,12 @@ def _ids() -> Iterator[Finding]:
         count = sum(extent[2] for extent in users)
         yield Finding("ids", "ok", f"{count} user ids in a user namespace", needed=True)
     except idmap.NoIds as error:
-        yield Finding("ids", "missing", error.summary, error.hint, needed=True)
+        detail = f"one user id, so owners are recorded instead of given: {error.summary}"
+        failure = probe.run("notification")
+        if failure:
+            yield Finding("ids", "missing", f"{error.summary}; and {failure}", error.hint, needed=True)
+        else:
+            yield Finding("ids", "optional", detail, error.hint, needed=True)
 
 
 def _step(state: State, emulators: Emulators) -> Finding:

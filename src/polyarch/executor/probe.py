@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from polyarch.executor import binfmt, machines, syscalls
+from polyarch.executor.oneid import listener
 
 _SOURCE = str(Path(__file__).resolve().parents[2])
 
@@ -58,6 +59,9 @@ def main(arguments: list[str]) -> None:
                 keep = binfmt.private_instance([line])
                 _run_program(qemu)
                 os.close(keep)
+            case ["notification"]:
+                _enter_single_id()
+                os.close(listener.install(listener.program(frozenset({"mknodat"}))))
             case ["private-binfmt"]:
                 _enter_single_id()
                 os.close(binfmt.private_instance([]))

@@ -163,8 +163,14 @@ class Caller:
         return path
 
     def umask(self) -> int:
+        return int(self._status(b"Umask:") or b"22", 8)
+
+    def capable(self, capability: int) -> bool:
+        """Whether it has a capability, of its own user namespace."""
+        return bool(int(self._status(b"CapEff:") or b"0", 16) >> capability & 1)
+
+    def _status(self, key: bytes) -> bytes:
         with open(f"{self._proc}/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-        return 0o022
+            found = [line.split()[1] for line in file if line.startswith(key)]
+        self.check()
+        return found[0] if found else b""

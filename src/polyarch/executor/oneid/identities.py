@@ -12,6 +12,7 @@ from polyarch.executor.oneid.listener import Notification
 
 Handler = Callable[[Caller, Notification], int | None]
 _MOST_GROUPS = 65536
+_UNLIMITED = (1 << 64) - 1
 
 
 _NAMES = (
@@ -52,6 +53,9 @@ class Identities:
             "getresgid": lambda c, n: _three(c, n, of(n.pid).groups),
             "getgroups": self._getgroups,
             "setgroups": self._setgroups,
+            # The limit that carries the ids is nobody's to set: PAM would reset it with the others.
+            "setrlimit": lambda c, n: 0,
+            "prlimit64": self._prlimit,
         }
         for name, words in (("set", 1), ("setre", 2), ("setres", 3)):
             found[f"{name}uid"] = self._change(name, words, groups=False)
@@ -75,6 +79,15 @@ class Identities:
             return 0
 
         return handler
+
+    @staticmethod
+    def _prlimit(caller: Caller, call: Notification) -> int | None:
+        wanted, old = call.arguments[2:4]
+        if not wanted:
+            return None
+        if old:
+            caller.write(old, struct.pack("=QQ", _UNLIMITED, _UNLIMITED))
+        return 0
 
     def _getgroups(self, caller: Caller, call: Notification) -> int:
         size, address = call.arguments[:2]

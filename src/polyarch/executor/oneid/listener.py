@@ -31,6 +31,14 @@ _LOAD, _EQUAL, _BITS, _RETURN = 0x20, 0x15, 0x45, 0x06
 _ALLOW, _NOTIFY = 0x7FFF_0000, 0x7FC0_0000
 # Opening for reading alone needs nobody's advice: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC.
 _WRITING = 0o3 | 0o100 | 0o1000
+RLIMIT_LOCKS = 10
+# Calls that matter with some values of an argument only: its number, the test, the value.
+_ONLY_IF = {
+    "open": (1, _BITS, _WRITING),
+    "openat": (2, _BITS, _WRITING),
+    "setrlimit": (0, _EQUAL, RLIMIT_LOCKS),
+    "prlimit64": (1, _EQUAL, RLIMIT_LOCKS),
+}
 
 
 def program(names: frozenset[str], *, reading: bool = False) -> bytes:
@@ -40,14 +48,14 @@ def program(names: frozenset[str], *, reading: bool = False) -> bytes:
     for name, number in sorted(numbers.NUMBERS.items(), key=lambda pair: pair[1]):
         if name not in names:
             continue
-        argument = None if reading else {"open": 1, "openat": 2}.get(name)
-        if argument is None:
+        position, test, value = _ONLY_IF.get(name, (0, 0, 0))
+        if not test or (reading and test == _BITS):
             parts += [_op(_EQUAL, number, 0, 1), _op(_RETURN, _NOTIFY)]
         else:
             parts += [
                 _op(_EQUAL, number, 0, 4),
-                _op(_LOAD, 16 + 8 * argument),
-                _op(_BITS, _WRITING, 0, 1),
+                _op(_LOAD, 16 + 8 * position),
+                _op(test, value, 0, 1),
                 _op(_RETURN, _NOTIFY),
                 _op(_RETURN, _ALLOW),
             ]

@@ -8,11 +8,11 @@ import os
 import stat
 from collections.abc import Callable
 
+from polyarch.executor.oneid import nodes
 from polyarch.executor.oneid.caller import AT_FDCWD, Caller
 from polyarch.executor.oneid.credentials import Credentials, Register
 from polyarch.executor.oneid.listener import Listener, Notification
 from polyarch.executor.oneid.records import Owner, Records
-from polyarch.layer import owners
 
 Handler = Callable[[Caller, Notification], int | None]
 _NOFOLLOW = 0x100
@@ -113,8 +113,7 @@ class Making:
     def _mknod(
         self, caller: Caller, call: Notification, folder: int, path: int, mode: int, device: int
     ) -> int | None:
-        kind = stat.S_IFMT(mode & 0xFFFF)
-        if kind not in (stat.S_IFCHR, stat.S_IFBLK) or device & 0xFFFF_FFFF == 0:
+        if not nodes.is_device(mode, device):
             return self._new(
                 caller,
                 call,
@@ -122,21 +121,11 @@ class Making:
                 path,
                 lambda above, name: os.mknod(name, mode & 0xFFFF & ~caller.umask(), dir_fd=above),
             )
-        who = self._register.of(call.pid)
-        if who.uid:
+        if self._register.of(call.pid).uid:
             raise PermissionError(errno.EPERM, "not root")
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with caller.parent(folder, caller.path(path)) as (above, name):
-            heir = self._heir(who, above)
-            made = os.open(name, flags, mode & 0o777 & ~caller.umask(), dir_fd=above)
-            try:
-                device &= 0xFFFF_FFFF
-                owners.write_node(made, owners.Node(kind == stat.S_IFBLK, os.major(device), os.minor(device)))
-            except OSError:
-                os.unlink(name, dir_fd=above)
-                raise PermissionError(errno.EPERM, "no place for a device node") from None
-            finally:
-                os.close(made)
+            heir = self._heir(self._register.of(call.pid), above)
+            nodes.make(above, name, mode & (~0o777 | ~caller.umask()), device & 0xFFFF_FFFF)
             if heir is not None:
                 self._mark(above, name, heir)
         return 0

@@ -90,7 +90,7 @@ def channel(step: Step) -> Channel:
 
 
 def _calls(step: Step) -> frozenset[str]:
-    if step["runtime"] or not owners.in_namespace():
+    if step["runtime"] or not (owners.in_namespace() or step["identity_namespace"]):
         return frozenset()
     if step["single"]:
         return numbers.EVERY

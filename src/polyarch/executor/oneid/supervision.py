@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from polyarch.executor.oneid import numbers
+from polyarch.executor.oneid import nodes, numbers
 from polyarch.executor.oneid import status as statuses
 from polyarch.executor.oneid.caller import AT_FDCWD, Caller, Gone
 from polyarch.executor.oneid.credentials import Credentials, Register
@@ -21,12 +21,13 @@ from polyarch.executor.oneid.identities import Identities
 from polyarch.executor.oneid.listener import Listener, Notification
 from polyarch.executor.oneid.making import Answered, Making
 from polyarch.executor.oneid.records import Records
+from polyarch.layer import owners
 
 _NOFOLLOW, _FOLLOW, _EMPTY = 0x100, 0x400, 0x1000
 _UNCHANGED = 0xFFFF_FFFF
 # Calls the kernel must not do itself: there is one user and no device.
 _DECIDED = frozenset(name for name in numbers.NUMBERS if "chown" in name or "mknod" in name) | frozenset(
-    Identities.NAMES
+    (*Identities.NAMES, "setrlimit")
 )
 _MAGIC = (b"/proc/", b"/dev/std", b"/dev/fd/")
 
@@ -43,10 +44,13 @@ class Supervision:
         self._listener = Listener(descriptor)
         self.records = Records(str(step["upper"]), step["links"])
         self.register = Register(first)
+        self._handlers = self._every() if step["single"] else nodes.handlers()
+
+    def _every(self) -> dict[str, Handler]:
         here = AT_FDCWD
         identities = Identities(self.register)
         making = Making(self.records, self.register, self._listener)
-        self._handlers: dict[str, Handler] = {
+        return {
             **identities.handlers(),
             **making.handlers(),
             "stat": lambda c, n: self._stat(c, n, here, n.arguments[0], n.arguments[1]),
@@ -56,6 +60,9 @@ class Supervision:
                 c, n, n.arguments[0], n.arguments[1], n.arguments[4], n.arguments[2]
             ),
             "fstat": self._fstat,
+            "listxattr": lambda c, n: self._list(c, n, 0),
+            "llistxattr": lambda c, n: self._list(c, n, _NOFOLLOW),
+            "flistxattr": lambda c, n: self._list(c, n, -1),
             "chown": lambda c, n: self._chown(c, n, (here, *n.arguments[:3]), 0),
             "lchown": lambda c, n: self._chown(c, n, (here, *n.arguments[:3]), _NOFOLLOW),
             "fchownat": lambda c, n: self._chown(c, n, n.arguments[:4], n.arguments[4]),
@@ -125,6 +132,25 @@ class Supervision:
         else:
             caller.write(buffer, statuses.packed(status, owner, node))
         return 0
+
+    def _list(self, caller: Caller, call: Notification, flags: int) -> int | None:
+        """Attributes without those that are only here: a copy of the file must not be made with them."""
+        where, buffer, size = call.arguments[:3]
+        if flags < 0:
+            opened = caller.descriptor(where)
+        else:
+            opened = caller.file(AT_FDCWD, caller.path(where), follow=not flags & _NOFOLLOW)
+        with opened as file:
+            names = os.listxattr(f"/proc/self/fd/{file}")
+        left = [name for name in names if not name.startswith(owners.OURS)]
+        if len(left) == len(names):
+            return None
+        data = b"".join(os.fsencode(name) + b"\0" for name in left)
+        if size and size < len(data):
+            raise OSError(errno.ERANGE, "too small")
+        if size:
+            caller.write(buffer, data)
+        return len(data)
 
     # --- giving away ----------------------------------------------------------------------------------------
 
