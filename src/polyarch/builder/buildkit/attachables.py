@@ -148,7 +148,7 @@ def _feed(requests: Iterator[sshforward.BytesMessage], stream: Stream) -> None:
     try:
         for message in requests:
             stream.write(message.data)
-    except OSError:
-        pass  # the agent has closed, which the daemon learns from the other direction
+    except (OSError, grpc.RpcError):
+        pass  # the agent or the daemon has closed, which the other direction learns as well
     finally:
         stream.end()

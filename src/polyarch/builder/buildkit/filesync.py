@@ -148,8 +148,10 @@ def _receive(requests: Iterator[fsutil.Packet], wanted: SimpleQueue[fsutil.Packe
     try:
         for packet in requests:
             wanted.put(packet)
+    except grpc.RpcError:
+        pass  # the stream broke, which ends it as well
     finally:
-        wanted.put(None)  # also where the stream broke
+        wanted.put(None)
 
 
 def _stat(rootfs: Rootfs, entry: Entry, sent: set[str]) -> fsutil.Stat:
