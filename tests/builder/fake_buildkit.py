@@ -13,6 +13,7 @@ import io
 import json
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -107,6 +108,8 @@ class FakeDaemon:
             self.waits.wait(60)
         if self.fails is not None:
             context.abort(*self.fails)
+        while request.session not in self.sessions and context.is_active():
+            time.sleep(0.01)  # as BuildKit does: the session may come later than who names it
         channel = self.sessions[request.session]
         for data in request.definition.operations:
             op = llb.Op.FromString(data)
