@@ -15,7 +15,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -30,6 +29,7 @@ from polyarch.builder.buildkit.protocol import filesync_pb2 as filesync
 from polyarch.builder.buildkit.protocol import fsutil_pb2 as fsutil
 from polyarch.builder.buildkit.protocol import llb_pb2 as llb
 from polyarch.builder.buildkit.protocol import worker_pb2 as worker
+from polyarch.builder.buildkit.session import Threads
 from polyarch.oci import media_types
 
 Packet = fsutil.Packet
@@ -53,7 +53,7 @@ class FakeDaemon:
 
     def start(self) -> int:
         """Listen; the port."""
-        self.server = grpc.server(ThreadPoolExecutor(32), options=rpc.UNLIMITED)
+        self.server = grpc.server(Threads(), options=rpc.UNLIMITED)
         offered: dict[str, rpc.Handler] = {
             "Session": self._session,
             "Solve": self._solve,
@@ -87,7 +87,8 @@ class FakeDaemon:
         id = next(value for key, value in metadata if key.endswith("-uuid"))
         authority = ("grpc.default_authority", "localhost")
         self.sessions[id] = grpc.insecure_channel(bridge.address, options=[*rpc.UNLIMITED, authority])
-        context.add_callback(tunnel.close)
+        if not context.add_callback(tunnel.close):
+            tunnel.close()
         while (data := tunnel.outgoing.get()) is not None:
             yield control.BytesMessage(data=data)
         bridge.close()

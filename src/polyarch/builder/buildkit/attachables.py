@@ -132,7 +132,9 @@ def agents(known: Mapping[str, Path]) -> Offer:
             context.abort(grpc.StatusCode.NOT_FOUND, "there is no such ssh agent")
             return
         stream = connect_unix(socket)
-        context.add_callback(stream.close)
+        if not context.add_callback(stream.close):
+            stream.close()  # it has ended already
+            return
         threading.Thread(target=_feed, args=(requests, stream), daemon=True).start()
         try:
             while data := stream.read():

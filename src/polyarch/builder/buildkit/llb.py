@@ -69,15 +69,11 @@ class Writer:
         return digest
 
     def vertex(self, vertex: Vertex) -> str:
-        """The digest of a vertex's operation, written if it was not; "" where it is empty."""
-        known = self.digests.get(vertex.digest)
-        if known is None:
-            for entry in vertex.inputs:
-                self.vertex(entry)
-            known = self.digests[vertex.digest] = self._write(vertex)
-            if known:
-                self.names.setdefault(known, vertex.digest)
-        return known
+        """Write a vertex whose inputs are written; the digest of its operation, "" where it is empty."""
+        written = self.digests[vertex.digest] = self._write(vertex)
+        if written:
+            self.names.setdefault(written, vertex.digest)
+        return written
 
     def _write(self, vertex: Vertex) -> str:
         meta = self.graph.meta[vertex.digest]
@@ -166,11 +162,10 @@ def translate(
 ) -> Translation:
     """A definition for each of ``wanted``. UnsupportedError for what their language cannot say."""
     writer = Writer(graph, sources, given)
-    definitions = {}
-    for digest in wanted:
-        operation = writer.vertex(graph.vertices[digest])
-        if operation:
-            definitions[digest] = writer.definition(operation)
+    for vertex in graph.reach(wanted).values():
+        writer.vertex(vertex)
+    written = {digest: writer.digests[digest] for digest in wanted}
+    definitions = {digest: writer.definition(name) for digest, name in written.items() if name}
     empty = frozenset(digest for digest in wanted if digest not in definitions)
     operations = list(dict.fromkeys(writer.digests[digest] for digest in definitions))
     everything = writer.definition(writer.merged(operations, "everything")) if operations else pb.Definition()

@@ -13,7 +13,7 @@ _WILDCARD = re.compile(r"[*?\[\\]")
 def needed(graph: Graph, wanted: Collection[str]) -> dict[str, frozenset[str]]:
     """For each directory, by name, the paths that steps read; "" is all of it."""
     found: dict[str, set[str]] = {}
-    for digest, vertex in graph.vertices.items():
+    for digest, vertex in graph.reach(wanted).items():
         if digest in wanted and isinstance(vertex.op, LocalOp):
             found.setdefault(vertex.op.name, set()).add("")
         for name, path in _reads(vertex):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -18,7 +19,6 @@ from polyarch.builder.buildkit.bridge import PrivateFolder, join
 from polyarch.builder.buildkit.daemon import Daemon
 from polyarch.builder.buildkit.streams import Stream, connect_unix
 
-_THREADS = 128  # each stream a daemon opens takes one
 _PREFIX = "X-Docker-Expose-Session-"
 
 
@@ -28,6 +28,22 @@ class Offer:
 
     service: ServiceDescriptor
     methods: Mapping[str, rpc.Handler]
+
+
+class Threads(Executor):
+    """A thread for each call, none of which keeps the process from ending."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(call(*args, **options))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, daemon=True, name="session").start()
+        return future
 
 
 class Session:
@@ -44,8 +60,7 @@ class Session:
         self.ended = threading.Event()
         offers = list(offers)
         socket = self._folder.path / "socket"
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="session")
-        self._server = grpc.server(self._pool, options=rpc.UNLIMITED)
+        self._server = grpc.server(Threads(), options=rpc.UNLIMITED)
         self._server.add_generic_rpc_handlers(
             (
                 rpc.HealthHandler(self._was_asked),
@@ -83,7 +98,6 @@ class Session:
 
     def _stop(self) -> None:
         self._server.stop(0)
-        self._pool.shutdown(wait=False, cancel_futures=True)
         self._folder.close()
 
     def _run(self, socket: Path, far: Stream) -> None:

@@ -15,12 +15,13 @@ from polyarch.builder.buildkit.progress import Progress
 from polyarch.builder.buildkit.protocol import control_pb2 as control
 from polyarch.builder.buildkit.session import Session
 from polyarch.builder.node import NodeLostError
-from polyarch.errors import CancelledError, NotFoundError, PolyarchError, StepError
+from polyarch.errors import CancelledError, NotFoundError, PolyarchError, StepError, UnsupportedError
 from polyarch.graph.vertex import ExecOp, Graph
 
 _POLL_SECONDS = 0.05
 _SILENCE = 25.0  # seconds; the daemon asks every five whether the client lives
 _GRACE = 5.0  # seconds for the last news of a solve that has ended
+_NO_BRIDGE = "network bridge not found"  # what a Docker engine with "bridge": "none" says of every RUN
 _EXIT = re.compile(
     r"process \"(?P<command>.*)\" did not complete successfully: exit code: (?P<code>\d+)", re.S
 )
@@ -82,6 +83,13 @@ def _explained(
             process_exit_code=int(found["code"]),
             platform=platform,
             output=progress.output,
+        )
+    if _NO_BRIDGE in details:
+        return UnsupportedError(
+            f"the engine at {daemon.place} has no network for steps",
+            detail=details,
+            hint="its bridge network is turned off: give --network host, or --network none",
+            reason="no-network",
         )
     if code is grpc.StatusCode.NOT_FOUND or details.endswith("not found"):
         return NotFoundError(_last(details), detail=details, reason="not-found")
